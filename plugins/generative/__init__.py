@@ -1,0 +1,1 @@
+"""Generative models: noise schedules, parameterizations, time grids, training-free samplers and their acceleration."""
