@@ -1,0 +1,61 @@
+"""Named, ready-made solver configurations: what the benchmark runs and a config may ask for by name.
+
+A family registers its configurations at the bottom of its own file::
+
+    @register("dpm_solver_pp_2m")
+    def _(problem: Problem) -> Solver:
+        return DPMSolverPP2M()
+
+Most ignore the problem; a solver that needs statistics of the denoiser (DPM-Solver-v3) or a searched schedule computes
+them from it, caching under ``problem.cache`` where that is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from .base import Denoiser, Solver
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a ready-made solver may look at: the denoiser, the range of noise levels, and data for statistics.
+
+    Attributes:
+        denoiser: the model to be sampled.
+        sigma_max, sigma_min: range of noise levels of the sampler.
+        data: (n, ...) clean examples to draw noisy states from, or None.
+        cache: folder for what is expensive to compute, or None.
+        fast: cheap settings for a smoke run.
+        seed: of everything random in the preparation; never that of the judged noise.
+    """
+
+    denoiser: Denoiser
+    sigma_max: float
+    sigma_min: float
+    data: Tensor | None = None
+    cache: Path | None = None
+    fast: bool = False
+    seed: int = 1234
+
+
+Build = Callable[[Problem], Solver]
+
+SOLVERS: dict[str, Build] = {}
+"""Name -> function from a problem to a solver."""
+
+
+def register(name: str) -> Callable[[Build], Build]:
+    """Decorator that enters a configuration under ``name``; a name may be taken once."""
+
+    def enter(build: Build) -> Build:
+        if name in SOLVERS:
+            raise ValueError(f"solver name {name!r} is already registered")
+        SOLVERS[name] = build
+        return build
+
+    return enter
