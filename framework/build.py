@@ -1,0 +1,93 @@
+"""The one place where a config becomes objects, and the only names it may call.
+
+A ``_target_`` is code. It must be defined in the framework, in a discovered plugin, in the parts of torch and
+Lightning that experiments are made of, or in a package that a plugin declares in its ``plugin.yaml``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from typing import Any
+
+from framework import plugins
+
+TRUSTED = ("framework", "torch.nn", "torch.optim", "torch.utils.data", "pytorch_lightning")
+
+
+def trusted_prefixes() -> tuple[str, ...]:
+    found = plugins.discover()
+    return (*TRUSTED, *(p.package for p in found), *(name for p in found for name in p.trusted))
+
+
+def untrusted(name: str) -> str:
+    """Why a dotted name may not be built, or an empty string if it may."""
+    prefixes = trusted_prefixes()
+    if any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes):
+        return ""
+    return (
+        f"{name!r} is not from a trusted package ({', '.join(sorted(set(prefixes)))}); "
+        "a plugin that needs it declares it under `trusted` in its plugin.yaml"
+    )
+
+
+def children(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        yield (f"{prefix}[{key}]" if isinstance(node, list) else f"{prefix}.{key}" if prefix else str(key)), value
+
+
+def targets(node: Any, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every mapping with a ``_target_`` in plain containers, with its dotted key."""
+    if isinstance(node, dict) and "_target_" in node:
+        yield prefix, node
+    for key, value in children(node, prefix):
+        yield from targets(value, key)
+
+
+def locate(dotted: str) -> Any:
+    """Import the object a dotted name stands for.
+
+    Raises:
+        PermissionError: it is, or merely re-exports, something outside the trusted packages.
+        ImportError: it does not exist or cannot be imported.
+    """
+    if refusal := untrusted(dotted):
+        raise PermissionError(refusal)
+    parts = dotted.split(".")
+    for cut in range(len(parts), 0, -1):
+        name = ".".join(parts[:cut])
+        try:
+            found: Any = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+                continue
+            raise
+        break
+    else:
+        raise ImportError(f"no module of the name {parts[0]!r}")
+    for part in parts[cut:]:
+        if not hasattr(found, part):
+            raise ImportError(f"{getattr(found, '__name__', found)!r} has no {part!r}")
+        found = getattr(found, part)
+    home = getattr(found, "__module__", None) or dotted
+    # torch re-exports its C functions under torch.nn; anything else must be defined where it is trusted
+    if untrusted(home) and not (home.startswith(("torch._C", "torch._jit_internal")) or home == "torch"):
+        raise PermissionError(f"{dotted!r} is defined in {home!r}, and {untrusted(home)}")
+    return found
+
+
+def build(node: Any, **arguments: Any) -> Any:
+    """The object a config node describes, with plain containers for arguments; None for None.
+
+    Args:
+        node: plain containers with ``_target_`` keys, as ``preflight.check`` returns them.
+        arguments: passed on beside the node's own, and winning over them.
+    """
+    if node is None:
+        return None
+    for _, inner in targets(node):
+        locate(inner["_target_"])
+    from hydra.utils import instantiate
+
+    return instantiate(node, **arguments, _convert_="all")

@@ -1,0 +1,310 @@
+"""From names and overrides to one composed config, and where each of its values came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hydra import initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from framework import plugins
+from framework.errors import UserError, nearest
+
+CONFIG_NAME = "config"
+STAGES = ("fit", "validate", "test", "predict")
+
+
+@dataclass
+class PathsSchema:
+    data: str | None = None
+    runs: str = "runs"
+    run: str = "."
+
+
+@dataclass
+class Schema:
+    """The keys of a run that the core itself reads. Any other key must be referred to by an interpolation."""
+
+    description: str = ""
+    tags: list[str] = field(default_factory=list)
+    seed: int = 0
+    stages: list[str] = field(default_factory=lambda: ["fit", "test"])
+    fast: bool = False
+    model: Any = None
+    data: Any = None
+    trainer: Any = None
+    callbacks: Any = None
+    logger: Any = None
+    paths: PathsSchema = field(default_factory=PathsSchema)
+    ckpt_path: str | None = None
+    test_weights: str = "last"
+    optimized_metric: str | None = None
+
+
+SCHEMA_KEYS = tuple(f.name for f in dataclasses.fields(Schema))
+
+
+class PluginConfigs(SearchPathPlugin):
+    """Appends each healthy plugin's conf folder, by file path: composing never imports a plugin."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for plugin in plugins.healthy():
+            assert plugin.conf is not None
+            search_path.append(provider=f"plugin {plugin.name}", path=f"file://{plugin.conf}")
+
+
+def _experiment() -> str:
+    """The experiment's name for the run folder; a sweep over experiments has none of its own."""
+    config: Any = HydraConfig.instance().cfg
+    chosen = OmegaConf.select(config, "hydra.runtime.choices.experiment") if config is not None else None
+    return chosen if isinstance(chosen, str) and "," not in chosen else "unnamed"
+
+
+def register() -> None:
+    """Make the plugins' configs and the resolvers known to Hydra. Idempotent, and needed in every process."""
+    Plugins.instance().register(PluginConfigs)
+    OmegaConf.register_new_resolver("framework.experiment", _experiment, replace=True)
+    OmegaConf.register_new_resolver("framework.id", lambda: secrets.token_hex(3), replace=True)
+
+
+register()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a value was set: a file and the line of its key, or the command line."""
+
+    source: str
+    line: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}" if self.line else self.source
+
+
+@dataclass
+class Composed:
+    """A composed config, and on demand the origin of each of its leaves, by dotted key."""
+
+    config: DictConfig
+    overrides: list[str]
+
+    @cached_property
+    def origins(self) -> dict[str, Origin]:
+        with _loader() as loader:
+            return dict(_origins(loader, self.overrides))
+
+    def origin(self, key: str) -> str:
+        """The origin of a key, of its first known child, or of its nearest known parent."""
+        if key in self.origins:
+            return str(self.origins[key])
+        children = [o for k, o in self.origins.items() if k.startswith(f"{key}.") or k.startswith(f"{key}[")]
+        if children:
+            return str(children[-1])
+        parent = key.rpartition(".")[0]
+        return self.origin(parent) if parent else "the composed config"
+
+
+def normalise(overrides: Sequence[str]) -> list[str]:
+    """Let ``+experiment=x`` mean ``experiment=x``: the group is in the defaults, so that debug comes after it."""
+    return [o[1:] if re.match(r"\+{1,2}experiment=", o) else o for o in overrides]
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        message = str(error).split("\nSee https")[0]
+        raise UserError(f"This override cannot be read: {message}") from error
+
+
+def first_of_sweep(overrides: Sequence[str]) -> list[str]:
+    """The overrides of a sweep's first job, to check before any job starts."""
+    out = []
+    for override in parse(overrides):
+        if override.is_sweep_override():
+            if override.is_discrete_sweep():
+                out.append(f"{override.get_key_element()}={next(override.sweep_string_iterator())}")
+        else:
+            out.append(override.input_line or "")
+    return out
+
+
+def compose(overrides: Sequence[str]) -> Composed:
+    """Compose the config of one run.
+
+    Raises:
+        UserError: an unknown experiment or option, a key that does not exist, an override that cannot be read.
+    """
+    overrides = normalise(overrides)
+    for override in parse(overrides):
+        if override.key_or_group == "experiment" and isinstance(override.value(), str):
+            plugins.check_experiment(str(override.value()))
+    try:
+        with _loader() as loader:
+            config = loader.load_configuration(CONFIG_NAME, list(overrides), run_mode=RunMode.RUN)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _readable(error, overrides) from error
+    return Composed(config, list(overrides))
+
+
+@contextmanager
+def _loader() -> Iterator[Any]:
+    """Hydra's config loader; inside a job, where Hydra is running already, its state is put back afterwards."""
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().hydra = None
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(plugins.conf_dir())):
+            yield GlobalHydra.instance().config_loader()
+    finally:
+        GlobalHydra.instance().hydra = outer
+
+
+def set_run_dir(config: DictConfig, run_dir: Path) -> None:
+    """What Hydra does before a job, so that ``${paths.run}`` resolves before there is a folder."""
+    runtime = config.hydra.runtime
+    with read_write(runtime), open_dict(runtime):
+        runtime.output_dir = str(run_dir)
+    HydraConfig.instance().set_config(config)
+
+
+def task_config(config: DictConfig) -> DictConfig:
+    """The config without Hydra's own node, as Hydra hands it to a job."""
+    task = OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"])
+    OmegaConf.set_struct(task, True)
+    return task
+
+
+def _readable(error: Exception, overrides: Sequence[str]) -> UserError:
+    text = str(error)
+    hint = ""
+    if match := re.search(r"Could not override '([^']+)'", text):
+        key = match.group(1)
+        hint = nearest_key(key, overrides)
+        return UserError(
+            f"The command line sets {key!r}, which is no key of this config.{hint} (`+{key}=…` adds a new key.)"
+        )
+    if match := re.search(r"Could not find '([^']+)'\s+Available options in '([^']*)':\s*((?:\s+\S+\n?)+)", text):
+        option, group, listed = match.groups()
+        hint = nearest(option.removeprefix(f"{group}/"), listed.split())
+        return UserError(f"There is no option {option!r}.{hint}")
+    if match := re.search(r"In '([^']+)': Could not find '([^']+)'", text):
+        file, option = match.groups()
+        group, _, name = option.partition("/")
+        known = {o.partition("/")[2] for o in all_options() if o.startswith(f"{group}/")}
+        return UserError(f"{option_file(file)} asks for {option!r}, which does not exist.{nearest(name, known)}")
+    if match := re.search(r"Could not override '?([\w/@]+)'?\.\s*No match in the defaults list", text):
+        group = match.group(1)
+        return UserError(f"{group!r} is no group of this config.{nearest(group, _groups())}")
+    lines = [
+        line for line in text.splitlines() if line.strip() and "full_key" not in line and "object_type" not in line
+    ]
+    return UserError("The config cannot be composed: " + " ".join(lines))
+
+
+def nearest_key(key: str, overrides: Sequence[str]) -> str:
+    """The nearest existing key to one that a command line misspells: its siblings first, then everywhere."""
+    others = [o for o in overrides if o.lstrip("+~").split("=")[0] != key]
+    try:
+        config = compose(others).config
+    except UserError:
+        return ""
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    if isinstance(node, DictConfig):
+        hint = nearest(name, [str(k) for k in node if k != "hydra"])
+        return hint.replace("Did you mean '", f"Did you mean '{parent}.") if parent else hint
+    return nearest(key, _all_keys(config))
+
+
+def _all_keys(config: DictConfig) -> Iterator[str]:
+    for key, _ in leaves(OmegaConf.to_container(config, resolve=False)):
+        while key:
+            yield key
+            key = key.rpartition(".")[0]
+
+
+def all_options() -> list[str]:
+    roots = [plugins.conf_dir(), *(p.conf for p in plugins.healthy())]
+    return [option for root in roots if root for option in plugins.options(root)]
+
+
+def option_file(option: str) -> str:
+    """The file of a config option, for error messages."""
+    for root in [plugins.conf_dir(), *(p.conf for p in plugins.healthy())]:
+        if root and (root / f"{option}.yaml").is_file():
+            return str(root / f"{option}.yaml")
+    return option
+
+
+def _groups() -> set[str]:
+    return {option.split("/")[0] for option in all_options() if "/" in option}
+
+
+def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf of plain containers with its dotted key; empty containers count as leaves."""
+    if isinstance(node, dict) and node:
+        for key, value in node.items():
+            yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(node, list) and any(isinstance(v, (dict, list)) for v in node):
+        for i, value in enumerate(node):
+            yield from leaves(value, f"{prefix}[{i}]")
+    else:
+        yield prefix, node
+
+
+def _origins(loader: Any, overrides: list[str]) -> Iterator[tuple[str, Origin]]:
+    defaults = loader.compute_defaults_list(CONFIG_NAME, overrides, RunMode.RUN)
+    for default in defaults.defaults:
+        if default.config_path is None or default.config_path.startswith("hydra/"):
+            continue
+        loaded = loader.repository.load_config(default.config_path)
+        if loaded is None:
+            continue
+        path = option_file(default.config_path)
+        lines = _lines(Path(path)) if Path(path).is_file() else {}
+        content = OmegaConf.to_container(loaded.config, resolve=False)
+        if isinstance(content, dict):
+            content.pop("defaults", None)
+        for key, _ in leaves(content):
+            full = f"{default.package}.{key}" if default.package else key
+            yield full, Origin(path, lines.get(key, 0))
+    for override in defaults.config_overrides:
+        yield override.key_or_group, Origin("the command line")
+
+
+def _lines(path: Path) -> dict[str, int]:
+    import yaml
+
+    found: dict[str, int] = {}
+
+    def walk(node: Any, prefix: str) -> None:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                dotted = f"{prefix}.{key.value}" if prefix else str(key.value)
+                found[dotted] = key.start_mark.line + 1
+                walk(value, dotted)
+        elif isinstance(node, yaml.SequenceNode):
+            for i, value in enumerate(node.value):
+                found.setdefault(f"{prefix}[{i}]", value.start_mark.line + 1)
+                walk(value, f"{prefix}[{i}]")
+
+    walk(yaml.compose(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)), "")
+    return found

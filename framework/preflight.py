@@ -1,0 +1,239 @@
+"""Everything that can be known to be wrong before a run folder is made, reported at once.
+
+The first pass reads source text and answers without importing torch; the second imports what the run would build.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException, ValidationError
+
+from framework import signatures
+from framework.build import locate, targets, untrusted
+from framework.config import SCHEMA_KEYS, STAGES, Composed, PathsSchema, Schema, leaves, task_config
+from framework.errors import ConfigError, nearest
+
+REFERENCE = re.compile(r"\$\{\s*([A-Za-z_]\w*)")
+SIMPLE = {
+    "int": (int,),
+    "float": (float, int),
+    "bool": (bool,),
+    "str": (str,),
+    "None": (type(None),),
+    "list": (list,),
+    "dict": (dict,),
+}
+INSTANTIATE_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
+
+
+def check(composed: Composed) -> dict[str, Any]:
+    """The resolved config as plain containers.
+
+    Raises:
+        ConfigError: naming the file, the key and the nearest valid name of every problem found.
+    """
+    config = task_config(composed.config)
+    problems = [*_missing(config, composed), *_unknown_keys(config, composed)]
+    resolved, unresolved = _resolve(config, composed)
+    problems += [*unresolved, *_schema(resolved, composed), *_shape(resolved, composed)]
+    clean = not problems
+    for key, node in targets(resolved):
+        problems += _static(key, node, composed)
+    if not problems and clean:
+        for key, node in targets(resolved):
+            problems += _imported(key, node, composed)
+    if problems:
+        raise ConfigError(problems)
+    return resolved
+
+
+def _at(key: str, composed: Composed) -> str:
+    return f"{key} ({composed.origin(key)})"
+
+
+def _missing(config: DictConfig, composed: Composed) -> Iterator[str]:
+    for key in sorted(OmegaConf.missing_keys(config)):
+        yield f"{_at(key, composed)} has no value: set it on the command line, `{key}=…`"
+
+
+def _unknown_keys(config: DictConfig, composed: Composed) -> Iterator[str]:
+    raw = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(raw, dict)
+    used = {name for _, value in leaves(raw) for text in _strings(value) for name in REFERENCE.findall(text)}
+    for key in map(str, raw):
+        if key not in SCHEMA_KEYS and key not in used:
+            hint = nearest(key, SCHEMA_KEYS)
+            if key == "experiment":
+                hint = " Is `# @package _global_` missing from the first line of that file?"
+            elif "Did you mean" not in hint:
+                hint = f" (A key of your own must be referred to, as ${{{key}}}.)"
+            yield f"{_at(key, composed)} is read by nothing.{hint}"
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings(item)
+
+
+def _resolve(config: DictConfig, composed: Composed) -> tuple[dict[str, Any], list[str]]:
+    """The config with every interpolation replaced; those that fail become problems and None."""
+    problems = []
+    raw = OmegaConf.to_container(config, resolve=False)
+    for key, value in list(leaves(raw)):
+        if not any("${" in text for text in _strings(value)):
+            continue
+        try:
+            node = OmegaConf.select(config, key)
+            if OmegaConf.is_config(node):
+                OmegaConf.to_container(node, resolve=True)
+        except OmegaConfBaseException as error:
+            reason = str(error).splitlines()[0]
+            match = re.search(r"Interpolation key '([^']+)' not found", reason)
+            if match:
+                known = {k for k, _ in leaves(raw)} | {k.rpartition(".")[0] for k, _ in leaves(raw)}
+                reason = f"refers to {match.group(1)!r}, which does not exist.{nearest(match.group(1), known)}"
+            problems.append(f"{_at(key, composed)}: {reason}")
+            OmegaConf.set_struct(config, False)
+            OmegaConf.update(config, key, None, force_add=True)
+    for key in OmegaConf.missing_keys(config):
+        OmegaConf.update(config, key, None)
+    resolved = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}, problems
+
+
+def _schema(resolved: dict[str, Any], composed: Composed) -> Iterator[str]:
+    schema = OmegaConf.structured(Schema)
+    for field in dataclasses.fields(Schema):
+        if field.name not in resolved:
+            continue
+        value = resolved[field.name]
+        if field.name == "paths" and isinstance(value, dict):
+            names = [f.name for f in dataclasses.fields(PathsSchema)]
+            for unknown in [k for k in value if k not in names]:
+                yield f"{_at(f'paths.{unknown}', composed)} is read by nothing.{nearest(str(unknown), names)}"
+            value = {k: v for k, v in value.items() if k in names}
+        try:
+            OmegaConf.merge(schema, {field.name: value})
+        except (ValidationError, OmegaConfBaseException) as error:
+            yield f"{_at(field.name, composed)}: {str(error).splitlines()[0]}"
+    stages = resolved.get("stages")
+    if isinstance(stages, list):
+        for stage in stages:
+            if stage not in STAGES:
+                yield f"{_at('stages', composed)}: {stage!r} is no stage.{nearest(str(stage), STAGES)}"
+        if not stages:
+            yield f"{_at('stages', composed)} is empty: a run needs one of {', '.join(STAGES)}"
+    if resolved.get("test_weights") not in ("last", "best"):
+        yield f"{_at('test_weights', composed)} must be last or best, not {resolved.get('test_weights')!r}"
+
+
+def _shape(resolved: dict[str, Any], composed: Composed) -> Iterator[str]:
+    if not resolved.get("model"):
+        yield "model is not set: choose an experiment, `+experiment=<plugin>/<name>` (`… experiments` lists them)"
+    for key in ("model", "data", "trainer"):
+        node = resolved.get(key)
+        if node and not (isinstance(node, dict) and "_target_" in node):
+            hint = nearest("_target_", node) if isinstance(node, dict) else ""
+            yield f"{_at(key, composed)} has no _target_.{hint if 'Did you mean' in hint else ''}"
+    for group in ("callbacks", "logger"):
+        for name, node in (resolved.get(group) or {}).items():
+            if node is not None and not (isinstance(node, dict) and "_target_" in node):
+                yield f"{_at(f'{group}.{name}', composed)} has no _target_ (null switches it off)"
+    if not resolved.get("trainer"):
+        yield "trainer is not set: choose one of the group trainer, e.g. `trainer=cpu`"
+
+
+def _static(key: str, node: dict[str, Any], composed: Composed) -> Iterator[str]:
+    target = node["_target_"]
+    where = _at(f"{key}._target_", composed)
+    if not isinstance(target, str):
+        yield f"{where} must be a dotted name, not {target!r}"
+        return
+    if refusal := untrusted(target):
+        yield f"{where}: {refusal}"
+        return
+    try:
+        found = signatures.find(target)
+    except signatures.NotFound as error:
+        yield f"{where}: {target!r} does not exist: {error}.{nearest(error.missing, error.candidates)}"
+        return
+    except signatures.Unknown:
+        return
+    except SyntaxError as error:
+        place = f"{error.filename}, line {error.lineno}"
+        yield f"{where}: {target!r} cannot be imported: SyntaxError: {error.msg} ({place})"
+        return
+    if refusal := untrusted(found.module):
+        yield f"{where}: {target!r} is {found.module}.{found.name}, and {refusal}"
+        return
+    if found.signature is not None:
+        yield from _arguments(key, node, found.signature, composed)
+
+
+def _arguments(key: str, node: dict[str, Any], signature: signatures.Signature, composed: Composed) -> Iterator[str]:
+    target, names = node["_target_"], signature.names
+    given = [k for k in node if k not in INSTANTIATE_KEYS]
+    positional = len(node.get("_args_", []))
+    for name in given:
+        if name not in names and not signature.open_:
+            where = _at(f"{key}.{name}", composed)
+            yield f"{where} is no argument of {target}.{nearest(name, names) or ' It takes none.'}"
+    if not node.get("_partial_"):
+        for i, parameter in enumerate(signature.parameters):
+            if parameter.required and i >= positional and parameter.name not in given:
+                yield f"{_at(key, composed)}: {target} needs the argument {parameter.name!r}"
+    for parameter in signature.parameters:
+        if parameter.name in given and (wrong := _wrong_type(node[parameter.name], parameter.annotation)):
+            yield f"{_at(f'{key}.{parameter.name}', composed)} must be {wrong}, not {node[parameter.name]!r}"
+
+
+def _wrong_type(value: Any, annotation: str) -> str:
+    """The annotation in words if it is made of simple types and the value is none of them."""
+    if not annotation or (isinstance(value, dict) and "_target_" in value):
+        return ""
+    text = re.sub(r"Optional\[(.*)\]$", r"\1 | None", annotation.strip("'\""))
+    text = re.sub(r"Union\[([^\[\]]*)\]", lambda m: m.group(1).replace(", ", " | "), text)
+    members = [re.sub(r"\[.*\]$", "", part.strip()) for part in re.split(r"\|(?![^\[]*\])", text)]
+    if any(member not in SIMPLE for member in members):
+        return ""
+    allowed = tuple(t for member in members for t in SIMPLE[member])
+    if isinstance(value, bool) and bool not in allowed:
+        return " or ".join(members)
+    return "" if isinstance(value, allowed) else " or ".join(members)
+
+
+def _imported(key: str, node: dict[str, Any], composed: Composed) -> Iterator[str]:
+    where = _at(f"{key}._target_", composed)
+    try:
+        target = locate(node["_target_"])
+    except Exception as error:
+        cause = error.__cause__ or error
+        yield f"{where}: {node['_target_']!r} cannot be imported: {type(cause).__name__}: {cause}"
+        return
+    if not callable(target):
+        yield f"{where}: {node['_target_']!r} is a {type(target).__name__}, which cannot be called"
+        return
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):
+        return
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    yield from _arguments(
+        key,
+        node,
+        signatures.Signature(
+            tuple(signatures.Parameter(p.name, p.default is p.empty) for p in named),
+            open_=any(p.kind is p.VAR_KEYWORD for p in parameters),
+        ),
+        composed,
+    )
