@@ -1,0 +1,54 @@
+"""Group cross-correlation with a separable kernel: mix samples and channels first, then convolve each output."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from plugins.liegroups.groups import LieGroup
+from plugins.liegroups.haar import Samples
+from plugins.liegroups.kernels import KernelFactory, SeparableKernel, Siren
+from plugins.liegroups.layers.base import GroupLayer, flatten_field, without_autocast
+
+
+class SeparableGroupConv(GroupLayer):
+    """``GroupConv`` for kernels ``k(x, h) = sum_r k_s(x) k_H(h)``, computing the same function at a fraction of cost.
+
+    The group factor needs N N' kernel evaluations and the spatial one N' k^2, instead of N N' k^2 for both; applying
+    it takes ``C N C' N' rank`` multiplications a pixel for the mixture and ``C' N' rank k^2`` for the spatial
+    convolutions, instead of ``C N C' N' k^2``. Raises ValueError for groups whose local element depends on the offset
+    (centred homographies), where no kernel separates.
+    """
+
+    def __init__(
+        self, group: LieGroup, in_channels: int, out_channels: int, kernel_size: int = 5, padding: int | None = None,
+        window: str = "disc", unit: float = 1.0, kernel_factory: KernelFactory = Siren, rank: int = 1,
+        kernel: SeparableKernel | None = None,
+    ):  # fmt: skip
+        super().__init__(group, kernel_size, padding, window, unit)
+        if group.local_element_depends_on_offset:
+            raise ValueError(f"group={group.name}: space and group do not separate for it; use GroupConv")
+        if window == "sigmoid":
+            raise ValueError("window='sigmoid' couples space and group; use 'disc', 'bump' or 'none' here")
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel = kernel or SeparableKernel(
+            2, group.feature_dim, out_channels, in_channels, self.taps, kernel_factory, rank
+        )
+
+    def weights(self, inp: Samples, out: Samples) -> tuple[Tensor, Tensor]:
+        """-> (mixture [C', N', rank, C, N], spatial [C', N', rank, k, k])."""
+        with without_autocast(out.g.device.type):
+            z, _ = self.kernel_points(out.g_inv)
+            spatial = self.kernel.spatial(z) * self.windowed(z)[..., None, None]
+            features = self.group.features(self.group.compose(out.g_inv[:, None], inp.g))
+            mixture = self.kernel.group(features) * self.measure(inp)[:, None, None, None]
+        spatial = spatial.permute(2, 0, 3, 1).unflatten(-1, (self.kernel_size, self.kernel_size))
+        return mixture.permute(2, 0, 3, 4, 1), spatial
+
+    def forward(self, field: Tensor, inp: Samples, out: Samples) -> Tensor:
+        flat = flatten_field(field, inp, self.in_channels)
+        mixture, spatial = self.weights(inp, out)
+        mixed = nn.functional.conv2d(flat, mixture.flatten(0, 2).flatten(1)[..., None, None].to(flat.dtype))
+        result = nn.functional.conv2d(
+            mixed, spatial.flatten(0, 1).to(flat.dtype), padding=self.padding, groups=self.out_channels * len(out)
+        )
+        return result.unflatten(1, (self.out_channels, len(out)))
