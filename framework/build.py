@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from framework import plugins
+from framework.errors import nearest
 
 TRUSTED = ("framework", "torch.nn", "torch.optim", "torch.utils.data", "pytorch_lightning")
 
@@ -68,7 +69,8 @@ def locate(dotted: str) -> Any:
         raise ImportError(f"no module of the name {parts[0]!r}")
     for part in parts[cut:]:
         if not hasattr(found, part):
-            raise ImportError(f"{getattr(found, '__name__', found)!r} has no {part!r}")
+            hint = nearest(part, [name for name in dir(found) if not name.startswith("_")])
+            raise ImportError(f"{getattr(found, '__name__', found)!r} has no {part!r}.{hint}")
         found = getattr(found, part)
     home = getattr(found, "__module__", None) or dotted
     # torch re-exports its C functions under torch.nn; anything else must be defined where it is trusted

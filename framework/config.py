@@ -160,7 +160,7 @@ def compose(overrides: Sequence[str]) -> Composed:
     try:
         with _loader() as loader:
             config = loader.load_configuration(CONFIG_NAME, list(overrides), run_mode=RunMode.RUN)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # Hydra's own checks raise ValueError
         raise _readable(error, overrides) from error
     return Composed(config, list(overrides))
 

@@ -29,6 +29,7 @@ SIMPLE = {
     "list": (list,),
     "dict": (dict,),
 }
+UNUSABLE = "<unusable>"
 INSTANTIATE_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
 
 
@@ -58,8 +59,12 @@ def _at(key: str, composed: Composed) -> str:
 
 
 def _missing(config: DictConfig, composed: Composed) -> Iterator[str]:
-    for key in sorted(OmegaConf.missing_keys(config)):
+    for key in missing_keys(config):
         yield f"{_at(key, composed)} has no value: set it on the command line, `{key}=…`"
+
+
+def missing_keys(config: DictConfig) -> list[str]:
+    return [key for key, value in leaves(OmegaConf.to_container(config, resolve=False)) if value == "???"]
 
 
 def _unknown_keys(config: DictConfig, composed: Composed) -> Iterator[str]:
@@ -86,7 +91,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 def _resolve(config: DictConfig, composed: Composed) -> tuple[dict[str, Any], list[str]]:
     """The config with every interpolation replaced; those that fail become problems and None."""
-    problems = []
+    problems, failed = [], []
     raw = OmegaConf.to_container(config, resolve=False)
     for key, value in list(leaves(raw)):
         if not any("${" in text for text in _strings(value)):
@@ -102,13 +107,22 @@ def _resolve(config: DictConfig, composed: Composed) -> tuple[dict[str, Any], li
                 known = {k for k, _ in leaves(raw)} | {k.rpartition(".")[0] for k, _ in leaves(raw)}
                 reason = f"refers to {match.group(1)!r}, which does not exist.{nearest(match.group(1), known)}"
             problems.append(f"{_at(key, composed)}: {reason}")
-            OmegaConf.set_struct(config, False)
-            OmegaConf.update(config, key, None, force_add=True)
-    for key in OmegaConf.missing_keys(config):
-        OmegaConf.update(config, key, None)
+            failed.append(key)
+    config = OmegaConf.create(_without(raw, {*failed, *missing_keys(config)}))
     resolved = OmegaConf.to_container(config, resolve=True)
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}, problems
+
+
+def _without(node: Any, unusable: set[str], prefix: str = "") -> Any:
+    """Plain containers with the unusable leaves replaced by a value that no further check complains about."""
+    if prefix in unusable:
+        return UNUSABLE
+    if isinstance(node, dict):
+        return {k: _without(v, unusable, f"{prefix}.{k}" if prefix else str(k)) for k, v in node.items()}
+    if isinstance(node, list):
+        return [_without(v, unusable, f"{prefix}[{i}]") for i, v in enumerate(node)]
+    return node
 
 
 def _schema(resolved: dict[str, Any], composed: Composed) -> Iterator[str]:
@@ -117,6 +131,8 @@ def _schema(resolved: dict[str, Any], composed: Composed) -> Iterator[str]:
         if field.name not in resolved:
             continue
         value = resolved[field.name]
+        if value == UNUSABLE:
+            continue
         if field.name == "paths" and isinstance(value, dict):
             names = [f.name for f in dataclasses.fields(PathsSchema)]
             for unknown in [k for k in value if k not in names]:
@@ -133,7 +149,7 @@ def _schema(resolved: dict[str, Any], composed: Composed) -> Iterator[str]:
                 yield f"{_at('stages', composed)}: {stage!r} is no stage.{nearest(str(stage), STAGES)}"
         if not stages:
             yield f"{_at('stages', composed)} is empty: a run needs one of {', '.join(STAGES)}"
-    if resolved.get("test_weights") not in ("last", "best"):
+    if resolved.get("test_weights") not in ("last", "best", UNUSABLE):
         yield f"{_at('test_weights', composed)} must be last or best, not {resolved.get('test_weights')!r}"
 
 
@@ -142,7 +158,7 @@ def _shape(resolved: dict[str, Any], composed: Composed) -> Iterator[str]:
         yield "model is not set: choose an experiment, `+experiment=<plugin>/<name>` (`… experiments` lists them)"
     for key in ("model", "data", "trainer"):
         node = resolved.get(key)
-        if node and not (isinstance(node, dict) and "_target_" in node):
+        if node and node != UNUSABLE and not (isinstance(node, dict) and "_target_" in node):
             hint = nearest("_target_", node) if isinstance(node, dict) else ""
             yield f"{_at(key, composed)} has no _target_.{hint if 'Did you mean' in hint else ''}"
     for group in ("callbacks", "logger"):
@@ -156,6 +172,8 @@ def _shape(resolved: dict[str, Any], composed: Composed) -> Iterator[str]:
 def _static(key: str, node: dict[str, Any], composed: Composed) -> Iterator[str]:
     target = node["_target_"]
     where = _at(f"{key}._target_", composed)
+    if target == UNUSABLE:
+        return
     if not isinstance(target, str):
         yield f"{where} must be a dotted name, not {target!r}"
         return
@@ -199,7 +217,7 @@ def _arguments(key: str, node: dict[str, Any], signature: signatures.Signature, 
 
 def _wrong_type(value: Any, annotation: str) -> str:
     """The annotation in words if it is made of simple types and the value is none of them."""
-    if not annotation or (isinstance(value, dict) and "_target_" in value):
+    if not annotation or value == UNUSABLE or (isinstance(value, dict) and "_target_" in value):
         return ""
     text = re.sub(r"Optional\[(.*)\]$", r"\1 | None", annotation.strip("'\""))
     text = re.sub(r"Union\[([^\[\]]*)\]", lambda m: m.group(1).replace(", ", " | "), text)

@@ -63,7 +63,7 @@ def find(dotted: str) -> Found:
     while rest:
         try:
             node, home = _lookup(module, rest[0])
-        except NotFound:
+        except (NotFound, Unknown):
             if _file(f"{module}.{rest[0]}") is None:
                 raise
             module, rest = f"{module}.{rest[0]}", rest[1:]
@@ -150,7 +150,7 @@ def _lookup(module: str, name: str, depth: int = 0) -> tuple[ast.stmt | str, str
                 if known[-1] == name:
                     try:
                         return _lookup(source, alias.name, depth + 1)
-                    except NotFound:
+                    except (NotFound, Unknown):
                         if _file(f"{source}.{alias.name}"):
                             return f"{source}.{alias.name}", source
                         raise
@@ -235,7 +235,7 @@ def _resolve(home: str, dotted: str) -> tuple[ast.stmt | str, str]:
             raise Unknown(dotted)
         try:
             definition, where = _lookup(definition, part)
-        except NotFound:
+        except (NotFound, Unknown):
             if _file(f"{definition}.{part}") is None:
                 raise
             definition = f"{definition}.{part}"

@@ -100,9 +100,9 @@ def learn_rounding(
 
     the second term pushing h to 0 or 1: absent during the ``warmup`` fraction of the steps, then with ``beta`` annealed
     linearly from its first value to its second. h is thresholded at 1/2 in the end (Nagel et al., arXiv:2004.10568; for
-    floating-point diffusion models Chen et al., arXiv:2408.06995). The relaxation ends in a local optimum; ``polish``
-    then flips single weights while that lowers the error (:func:`flip_descent`). Every output row keeps whichever of
-    the learned and the nearest rounding has the smaller error, so no row ever gets worse.
+    floating-point diffusion models Chen et al., arXiv:2408.06995). Every output row keeps whichever of the learned and
+    the nearest rounding has the smaller error, so no row gets worse. The relaxation ends in a local optimum; ``polish``
+    then flips single weights while that lowers the error (:func:`flip_descent`).
 
     Args:
         weight: (O, K).
@@ -150,10 +150,9 @@ def learn_rounding(
     # Through the quantizer once more: it puts s·integer exactly on the grid.
     down, up = (quantizer((step * (lower + i)).clamp(low, high)) for i in (0, 1))
     learned = torch.where(v.detach() > 0, up, down)
+    worse = output_error(w, learned, moments) >= nearest_error
+    learned = torch.where(worse[:, None], nearest, learned)
     if polish:
         learned = flip_descent(down, up, learned, w, moments)
-    learned_error = output_error(w, learned, moments)
-    better = learned_error < nearest_error
-    rounded = torch.where(better[:, None], learned, nearest)
-    error = torch.where(better, learned_error, nearest_error).sum()
-    return RoundedWeight(rounded.to(weight.dtype), float(total), float(error))
+    error = output_error(w, learned, moments).sum()
+    return RoundedWeight(learned.to(weight.dtype), float(total), float(error))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-Denoiser = Callable[[Tensor, Tensor], Tensor]
+from .base import Denoiser
+
 DataSampler = Callable[[int, torch.Generator | None], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EMS:
     """Statistics l, s, b on a grid of lambdas.
 
@@ -114,20 +116,21 @@ class EMS:
         return torch.exp(-own[index])
 
     def between(self, start: float, end: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Nodes and statistics on [start, end] in lambda: both ends, linearly interpolated, and the nodes between.
+        """Nodes that split [start, end] in lambda at every grid point and nowhere wider than 0.1, with the statistics.
 
         Returns:
-            tau (m,), and l, s, b (m, *shape).
+            tau (m,) from start to end, and l, s, b (m, *shape) there, linear between grid points.
         """
         self._inside(start, end)
-        inside = (self.lambdas > start) & (self.lambdas < end)
-        ends = self.lambdas.new_tensor([start, end])
-        tau = torch.cat([ends[:1], self.lambdas[inside], ends[1:]])
-        parts = []
-        for value in (self.l, self.s, self.b):
-            at_ends = self._interpolate(value, ends)
-            parts.append(torch.cat([at_ends[:1], value[inside], at_ends[1:]]))
-        return tau, *parts
+        inside = self.lambdas[(self.lambdas > start) & (self.lambdas < end)].tolist()
+        ends = [start, *inside, end]
+        tau: list[float] = [start]
+        for low, high in zip(ends, ends[1:], strict=False):
+            pieces = max(1, math.ceil((high - low) / 0.1))
+            tau.extend(low + (high - low) * piece / pieces for piece in range(1, pieces))
+            tau.append(high)
+        at = self.lambdas.new_tensor(tau)
+        return at, *(self._interpolate(value, at) for value in (self.l, self.s, self.b))
 
     def l_at(self, lambda_: float) -> Tensor:
         """l at one lambda, (*shape,), linearly interpolated."""

@@ -1,4 +1,4 @@
-"""Scalar tools of the exponential integrators: phi functions and derivatives estimated from scattered nodes."""
+"""Derivatives estimated from values at scattered nodes."""
 
 from __future__ import annotations
 
@@ -6,20 +6,6 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-
-def phi_functions(z: float, count: int) -> list[float]:
-    """phi_1(z), ..., phi_count(z), with phi_0 = exp and phi_{k+1}(z) = (phi_k(z) - 1/k!) / z.
-
-    Equivalently h^{k+1} phi_{k+1}(h) = int_0^h e^{h-u} u^k / k! du. The recurrence cancels near zero, so below |z| = 1
-    the power series phi_k(z) = sum_j z^j / (j+k)! is used; the relative error is a few ulp everywhere.
-    """
-    if abs(z) < 1.0:
-        return [math.fsum(z**j / math.factorial(j + k) for j in range(20)) for k in range(1, count + 1)]
-    values = [math.exp(z)]
-    for k in range(count):
-        values.append((math.expm1(z) if k == 0 else values[-1] - 1.0 / math.factorial(k)) / z)
-    return values[1:]
 
 
 def derivative_weights(offsets: ArrayLike, *, pseudo: bool = False) -> NDArray[np.float64]:
