@@ -7,10 +7,9 @@ states ("data") or noise predictions ("noise").  A method is its weights.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
-
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -38,10 +37,12 @@ class Multistep(Solver):
             evaluation a step; the first-order first step leaves a global error of order 2 whatever the method's);
             ``"rk"``: by a Runge-Kutta method of the full order (extra evaluations); ``"exact"``: the caller passes
             the history.
+
+    A subclass sets ``prediction`` to ``"data"`` or ``"noise"``: what its history holds.
     """
 
-    start: str = field(default="ramp", kw_only=True)
-    prediction: ClassVar[str]
+    start: str = field(default="ramp", kw_only=True)  # type: ignore[misc]
+    prediction = "noise"
 
     def __post_init__(self) -> None:
         if self.start not in STARTS:

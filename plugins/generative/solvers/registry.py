@@ -1,12 +1,12 @@
-"""Named, ready-made solver configurations: what the benchmark runs and a config may ask for by name.
+"""Named, ready-made solver configurations: what the benchmark runs, and what the convergence study proves.
 
-A family registers its configurations at the bottom of its own file::
+A configuration is a function from a :class:`Problem` to a solver::
 
     @register("dpm_solver_pp_2m")
     def _(problem: Problem) -> Solver:
         return DPMSolverPP2M()
 
-Most ignore the problem; a solver that needs statistics of the denoiser (DPM-Solver-v3) or a searched schedule computes
+Most ignore the problem; one that needs statistics of the denoiser (DPM-Solver-v3) or a searched schedule computes
 them from it, caching under ``problem.cache`` where that is given.
 """
 
@@ -45,17 +45,50 @@ class Problem:
 
 Build = Callable[[Problem], Solver]
 
+
+@dataclass(frozen=True)
+class OrderCase:
+    """A configuration whose order of convergence is to be measured.
+
+    Attributes:
+        build: the configuration, with ``start="exact"`` where it is a multistep method.
+        order: the order it should show.
+        grid: "karras", "log_snr" or "uniform" (in sigma).
+        history: number of exact points before the first step it is given.
+    """
+
+    build: Build
+    order: float
+    grid: str = "karras"
+    history: int = 0
+
+
 SOLVERS: dict[str, Build] = {}
-"""Name -> function from a problem to a solver."""
+"""Name -> function from a problem to a deterministic solver, as the benchmark runs them."""
+
+ORDERS: dict[str, OrderCase] = {}
+"""Name -> case, as the convergence study runs them."""
 
 
 def register(name: str) -> Callable[[Build], Build]:
-    """Decorator that enters a configuration under ``name``; a name may be taken once."""
+    """Decorator that enters a configuration in :data:`SOLVERS`; a name may be taken once."""
 
     def enter(build: Build) -> Build:
         if name in SOLVERS:
             raise ValueError(f"solver name {name!r} is already registered")
         SOLVERS[name] = build
+        return build
+
+    return enter
+
+
+def register_order(name: str, order: float, grid: str = "karras", history: int = 0) -> Callable[[Build], Build]:
+    """Decorator that enters a configuration in :data:`ORDERS`; see :class:`OrderCase`."""
+
+    def enter(build: Build) -> Build:
+        if name in ORDERS:
+            raise ValueError(f"order case {name!r} is already registered")
+        ORDERS[name] = OrderCase(build, order, grid, history)
         return build
 
     return enter
