@@ -20,6 +20,7 @@ __all__ = [
     "Format",
     "INTFormat",
     "fp_splits",
+    "grid_step",
     "parse_format",
 ]
 
@@ -34,6 +35,15 @@ def _binade(x: Tensor) -> Tensor:
     """2^floor(log2|x|) exactly, for every normal x; 0 for zeros and subnormals, inf for infinities and NaN."""
     integer, mask = _EXPONENT_MASK[x.dtype]
     return (x.view(integer) & mask).view(x.dtype)
+
+
+def grid_step(x: Tensor, min_normal: float | Tensor, ulp: float | Tensor) -> Tensor:
+    """Spacing of a floating-point grid around each x: ``ulp`` = 2^-M times its power of two, not below ``min_normal``.
+
+    The general form behind :meth:`FPFormat.step`, for grids whose parameters are themselves tensors (powers of two,
+    broadcastable against x); x is float32 or float64.
+    """
+    return _binade(x).clamp_(min=min_normal).mul_(ulp)
 
 
 @dataclass(frozen=True)
@@ -151,7 +161,7 @@ class FPFormat:
 
     def _step(self, x: Tensor) -> Tensor:
         """Spacing of the grid of the rounded bias around the finite ``x``, in the working dtype."""
-        return _binade(x).clamp_(min=2.0 ** (1 - self._integer_bias)).mul_(2.0**-self.mantissa_bits)
+        return grid_step(x, 2.0 ** (1 - self._integer_bias), 2.0**-self.mantissa_bits)
 
     def step(self, x: Tensor) -> Tensor:
         """Spacing of the grid around each element of ``x``, same shape and dtype; beyond the range, the edge's."""
