@@ -6,13 +6,14 @@ A configuration is a function from a :class:`Problem` to a solver::
     def _(problem: Problem) -> Solver:
         return DPMSolverPP2M()
 
-Most ignore the problem; one that needs statistics of the denoiser (DPM-Solver-v3) or a searched schedule computes
-them from it, caching under ``problem.cache`` where that is given.
+Most ignore the problem; one that needs statistics of the denoiser (DPM-Solver-v3) computes them from it, caching under
+``problem.cache`` where that is given.  A method that comes with its own grid for each budget, such as a searched
+schedule, answers a mapping ``{nfe: (solver, sigmas)}`` instead of one solver.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ class Problem:
         denoiser: the model to be sampled.
         sigma_max, sigma_min: range of noise levels of the sampler.
         data: (n, ...) clean examples to draw noisy states from, or None.
+        nfes: budgets of evaluations that will be asked for.
         cache: folder for what is expensive to compute, or None.
         fast: cheap settings for a smoke run.
         seed: of everything random in the preparation; never that of the judged noise.
@@ -38,12 +40,16 @@ class Problem:
     sigma_max: float
     sigma_min: float
     data: Tensor | None = None
+    nfes: tuple[int, ...] = (5, 10, 20, 50)
     cache: Path | None = None
     fast: bool = False
     seed: int = 1234
 
 
-Build = Callable[[Problem], Solver]
+Prepared = Solver | Mapping[int, tuple[Solver, Tensor]]
+"""A solver for any grid, or for each number of evaluations a solver with its own grid."""
+
+Build = Callable[[Problem], Prepared]
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class OrderCase:
 
 
 SOLVERS: dict[str, Build] = {}
-"""Name -> function from a problem to a deterministic solver, as the benchmark runs them."""
+"""Name -> function from a problem to what the benchmark runs; deterministic solvers only."""
 
 ORDERS: dict[str, OrderCase] = {}
 """Name -> case, as the convergence study runs them."""
