@@ -1,0 +1,115 @@
+"""diffusers' schedulers on our denoiser and grids: the peers of the solver benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One diffusers scheduler with its options.
+
+    Attributes:
+        scheduler: class name in diffusers.
+        options: its constructor's arguments.
+        ours: our configuration of the same method, for the comparison of overhead; None if there is none.
+        stages: evaluations a step.
+    """
+
+    scheduler: str
+    options: dict[str, Any]
+    ours: str | None = None
+    stages: int = 1
+
+    def prepare(self, sigmas: Tensor) -> Any:
+        """The scheduler, made to step through exactly these levels (no final zero is added)."""
+        schedulers = _diffusers()
+        steps = len(sigmas) - 1
+        if self.scheduler == "IPNDMScheduler":
+            # Its grid is set by its betas, which are sigma of the variance-preserving schedule.
+            betas = (sigmas / (1 + sigmas.square()).sqrt()).tolist()
+            scheduler = schedulers.IPNDMScheduler(trained_betas=betas)
+            scheduler.set_timesteps(steps)
+            scheduler.levels = sigmas
+            return scheduler
+        scheduler = getattr(schedulers, self.scheduler)(**self.options)
+        scheduler.set_timesteps(max(steps, 2))
+        scheduler.num_inference_steps = steps
+        levels = sigmas
+        if self.stages == 2:
+            levels = torch.cat([sigmas[:1], sigmas[1:-1].repeat_interleave(2), sigmas[-1:]])
+        scheduler.sigmas = levels.float()
+        scheduler.timesteps = torch.arange(self.stages * steps, 0, -1, dtype=torch.float32)
+        scheduler.levels = levels
+        return scheduler
+
+    def run(self, scheduler: Any, denoiser: Denoiser, y: Tensor) -> Tensor:
+        """Carry y over the prepared levels; the state y = x / alpha comes and goes in our variables."""
+        levels = scheduler.levels
+        preserving = self.scheduler not in ("EulerDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler")
+        alphas = (1 + levels.square()).rsqrt() if preserving else torch.ones_like(levels)
+        x = y * alphas[0]
+        for i, t in enumerate(scheduler.timesteps):
+            scheduler.scale_model_input(x, t)
+            denoised = denoiser(x / alphas[i], levels[i])
+            if self.scheduler == "IPNDMScheduler":
+                denoised = (alphas[i] * x - denoised) / (alphas[i] * levels[i])
+            x = scheduler.step(denoised.to(x.dtype), t, x, return_dict=False)[0]
+        return x / alphas[-1]
+
+    def sample(self, denoiser: Denoiser, y: Tensor, sigmas: Tensor) -> Tensor:
+        """:meth:`prepare` and :meth:`run`."""
+        return self.run(self.prepare(sigmas), denoiser, y)
+
+
+def _diffusers() -> Any:
+    try:
+        import diffusers.schedulers as schedulers
+    except ImportError as error:
+        raise ImportError(
+            "peers=true compares with the diffusers package: install it with the extra 'peers' of this framework"
+        ) from error
+    return schedulers
+
+
+_SAMPLE: dict[str, Any] = {"prediction_type": "sample"}
+_FIRST: dict[str, Any] = {**_SAMPLE, "final_sigmas_type": "sigma_min"}
+
+PEERS: dict[str, Peer] = {
+    "euler": Peer("EulerDiscreteScheduler", dict(_SAMPLE), "euler"),
+    "heun": Peer("HeunDiscreteScheduler", dict(_SAMPLE), "heun", stages=2),
+    "lms4": Peer("LMSDiscreteScheduler", dict(_SAMPLE), "rho_ab4"),
+    "ipndm4": Peer("IPNDMScheduler", {}, "plms4"),
+    "dpmpp_2m": Peer("DPMSolverMultistepScheduler", {**_FIRST, "solver_order": 2}, "dpm_solver_pp_2m_final"),
+    "dpmpp_2m_plain": Peer(
+        "DPMSolverMultistepScheduler", {**_FIRST, "solver_order": 2, "lower_order_final": False}, "dpm_solver_pp_2m"
+    ),
+    "dpmpp_2m_heun": Peer(
+        "DPMSolverMultistepScheduler", {**_FIRST, "solver_order": 2, "solver_type": "heun"}, "dpm_solver_pp_2m_heun"
+    ),
+    "dpmpp_3m": Peer("DPMSolverMultistepScheduler", {**_FIRST, "solver_order": 3}, "dpm_solver_pp_3m_final"),
+    "dpmpp_3m_plain": Peer(
+        "DPMSolverMultistepScheduler", {**_FIRST, "solver_order": 3, "lower_order_final": False}, "dpm_solver_pp_3m"
+    ),
+    "dpm_2m": Peer(
+        "DPMSolverMultistepScheduler", {**_FIRST, "solver_order": 2, "algorithm_type": "dpmsolver"}
+    ),
+    "dpm_3m": Peer(
+        "DPMSolverMultistepScheduler", {**_FIRST, "solver_order": 3, "algorithm_type": "dpmsolver"}
+    ),
+    "unipc2": Peer("UniPCMultistepScheduler", {**_FIRST, "solver_order": 2}, "unipc2"),
+    "unipc3": Peer("UniPCMultistepScheduler", {**_FIRST, "solver_order": 3}, "unipc3_final"),
+    "unipc3_bh1": Peer("UniPCMultistepScheduler", {**_FIRST, "solver_order": 3, "solver_type": "bh1"}, "unipc3_bh1"),
+    "unipc3_plain": Peer("UniPCMultistepScheduler", {**_FIRST, "solver_order": 3, "lower_order_final": False}, "unipc3"),
+    "deis2": Peer("DEISMultistepScheduler", {**_SAMPLE, "solver_order": 2}, "log_rho2"),
+    "deis3": Peer("DEISMultistepScheduler", {**_SAMPLE, "solver_order": 3}, "log_rho3"),
+    "deis3_plain": Peer("DEISMultistepScheduler", {**_SAMPLE, "solver_order": 3, "lower_order_final": False}, "log_rho3"),
+}
+"""Name -> scheduler."""
