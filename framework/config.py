@@ -24,12 +24,19 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from framework import plugins
+from framework import plugins, signatures
 from framework.errors import UserError, nearest
 
 CONFIG_NAME = "config"
 STAGES = ("fit", "validate", "test", "predict")
+SWEEP_EXTRA = (
+    "hydra/launcher/joblib",
+    "hydra/launcher/submitit_local",
+    "hydra/launcher/submitit_slurm",
+    "hydra/sweeper/optuna",
+)
 
 
 @dataclass
@@ -108,16 +115,18 @@ class Composed:
 
     @cached_property
     def origins(self) -> dict[str, Origin]:
+        found: dict[str, Origin] = {}
         with _loader() as loader:
-            return dict(_origins(loader, self.overrides))
+            for key, origin in _origins(loader, self.overrides):
+                found.pop(key, None)  # so that the order is that of the last setting
+                found[key] = origin
+        return found
 
     def origin(self, key: str) -> str:
-        """The origin of a key, of its first known child, or of its nearest known parent."""
-        if key in self.origins:
-            return str(self.origins[key])
-        children = [o for k, o in self.origins.items() if k.startswith(f"{key}.") or k.startswith(f"{key}[")]
-        if children:
-            return str(children[-1])
+        """The origin of a key or of what was last set below it, else of its nearest known parent."""
+        inside = [o for k, o in self.origins.items() if k == key or k.startswith((f"{key}.", f"{key}["))]
+        if inside:
+            return str(inside[-1])
         parent = key.rpartition(".")[0]
         return self.origin(parent) if parent else "the composed config"
 
@@ -128,11 +137,14 @@ def normalise(overrides: Sequence[str]) -> list[str]:
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
-    try:
-        return OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        message = str(error).split("\nSee https")[0]
-        raise UserError(f"This override cannot be read: {message}") from error
+    parser, parsed = OverridesParser.create(), []
+    for override in overrides:
+        try:
+            parsed.append(parser.parse_override(override))
+        except HydraException as error:
+            message = str(error).split("\nSee https")[0]
+            raise UserError(f"The command line's {override!r} cannot be read: {message}") from error
+    return parsed
 
 
 def first_of_sweep(overrides: Sequence[str]) -> list[str]:
@@ -157,12 +169,39 @@ def compose(overrides: Sequence[str]) -> Composed:
     for override in parse(overrides):
         if override.key_or_group == "experiment" and isinstance(override.value(), str):
             plugins.check_experiment(str(override.value()))
+    while True:
+        try:
+            with _loader() as loader:
+                config = loader.load_configuration(CONFIG_NAME, list(overrides), run_mode=RunMode.RUN)
+            return Composed(config, list(overrides))
+        except YAMLError as error:
+            raise UserError(f"A config file cannot be read: {' '.join(str(error).split())}") from error
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            completed = _with_unmentioned_argument(error, overrides)
+            if completed is None:
+                raise _readable(error, overrides) from error
+            overrides = completed
+
+
+def _with_unmentioned_argument(error: Exception, overrides: Sequence[str]) -> list[str] | None:
+    """The overrides with a ``+`` before a key that no YAML mentions and that the ``_target_`` beside it accepts."""
+    match = re.search(r"Could not override '([^']+)'", str(error))
+    if not match:
+        return None
+    key = match.group(1)
+    parent, _, name = key.rpartition(".")
+    mine = [o for o in overrides if o.partition("=")[0] == key]
+    if not parent or not mine:
+        return None
     try:
-        with _loader() as loader:
-            config = loader.load_configuration(CONFIG_NAME, list(overrides), run_mode=RunMode.RUN)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:  # Hydra's own checks raise ValueError
-        raise _readable(error, overrides) from error
-    return Composed(config, list(overrides))
+        node = OmegaConf.select(compose([o for o in overrides if o not in mine]).config, parent)
+        target = node.get("_target_") if isinstance(node, DictConfig) else None
+        signature = signatures.find(target).signature if isinstance(target, str) else None
+    except (UserError, LookupError, SyntaxError, OmegaConfBaseException):
+        return None
+    if signature is None or name not in signature.names:
+        return None
+    return [f"+{o}" if o in mine else o for o in overrides]
 
 
 @contextmanager
@@ -193,30 +232,39 @@ def task_config(config: DictConfig) -> DictConfig:
 
 
 def _readable(error: Exception, overrides: Sequence[str]) -> UserError:
+    """Hydra's message about a config in our words: who asks for what, and the nearest valid name."""
     text = str(error)
-    hint = ""
-    if match := re.search(r"Could not override '([^']+)'", text):
+    if match := re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text):
         key = match.group(1)
+        adds = "" if "delete" in text else f" (`+{key}=…` adds a new key.)"
         hint = nearest_key(key, overrides)
-        return UserError(
-            f"The command line sets {key!r}, which is no key of this config.{hint} (`+{key}=…` adds a new key.)"
-        )
-    if match := re.search(r"Could not find '([^']+)'\s+Available options in '([^']*)':\s*((?:\s+\S+\n?)+)", text):
-        option, group, listed = match.groups()
-        hint = nearest(option.removeprefix(f"{group}/"), listed.split())
-        return UserError(f"There is no option {option!r}.{hint}")
-    if match := re.search(r"In '([^']+)': Could not find '([^']+)'", text):
-        file, option = match.groups()
-        group, _, name = option.partition("/")
-        known = {o.partition("/")[2] for o in all_options() if o.startswith(f"{group}/")}
-        return UserError(f"{option_file(file)} asks for {option!r}, which does not exist.{nearest(name, known)}")
-    if match := re.search(r"Could not override '?([\w/@]+)'?\.\s*No match in the defaults list", text):
-        group = match.group(1)
-        return UserError(f"{group!r} is no group of this config.{nearest(group, _groups())}")
+        return UserError(f"The command line sets {key!r}, which is no key of this config.{hint}{adds}")
+    if match := re.search(r"Could not (?:find|load) '([^']+)'", text):
+        option = match.group(1)
+        listed = re.search(r"Available options in '([^']*)':((?:\s+[\w./-]+(?=\n))+)", text)
+        group = listed.group(1) if listed else option.partition("/")[0]
+        known = {o.removeprefix(f"{group}/") for o in all_options() if o.startswith(f"{group}/")}
+        hint = nearest(option.removeprefix(f"{group}/"), listed.group(2).split() if listed else known)
+        if option in SWEEP_EXTRA:
+            hint = " Install it with `python -m pip install 'framework[sweep]'`."
+        return UserError(f"{_who_asks(text, option, overrides)} asks for {option!r}, which does not exist.{hint}")
+    if "Config group override must be a string or a list. Got NoneType" in text:
+        group = next(o.key_or_group for o in parse(overrides) if o.value() is None and o.key_or_group in _groups())
+        return UserError(f"The command line sets the group {group!r} to null: choose an option, or drop it, `~{group}`")
     lines = [
         line for line in text.splitlines() if line.strip() and "full_key" not in line and "object_type" not in line
     ]
-    return UserError("The config cannot be composed: " + " ".join(lines))
+    where = f"{_who_asks(text, '', overrides)}: " if text.startswith("In '") else ""
+    key = re.search(r"full_key: (\S+)", text)
+    what = re.sub(r"^In '[^']+': ", "", " ".join(lines))
+    return UserError(f"The config cannot be composed: {where}{f'{key.group(1)}: ' if key else ''}{what}")
+
+
+def _who_asks(text: str, option: str, overrides: Sequence[str]) -> str:
+    """The command line where it chose the option, else the file in which Hydra found the choice."""
+    file = re.search(r"In '([^']+)'", text)
+    chosen = [f"{o.key_or_group}/{o.value()}" for o in parse(overrides)]
+    return "The command line" if option in chosen or file is None else option_file(file.group(1))
 
 
 def nearest_key(key: str, overrides: Sequence[str]) -> str:
@@ -272,6 +320,7 @@ def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _origins(loader: Any, overrides: list[str]) -> Iterator[tuple[str, Origin]]:
     defaults = loader.compute_defaults_list(CONFIG_NAME, overrides, RunMode.RUN)
+    given: set[str] = set()
     for default in defaults.defaults:
         if default.config_path is None or default.config_path.startswith("hydra/"):
             continue
@@ -283,11 +332,14 @@ def _origins(loader: Any, overrides: list[str]) -> Iterator[tuple[str, Origin]]:
         content = OmegaConf.to_container(loaded.config, resolve=False)
         if isinstance(content, dict):
             content.pop("defaults", None)
-        for key, _ in leaves(content):
+        for key, value in leaves(content):
             full = f"{default.package}.{key}" if default.package else key
-            yield full, Origin(path, lines.get(key, 0))
+            if value != "???" or full not in given:  # a missing value does not replace one that is there
+                yield full, Origin(path, lines.get(key, 0))
+            given.add(full)
     for override in defaults.config_overrides:
-        yield override.key_or_group, Origin("the command line")
+        for key, _ in leaves(override.value(), override.key_or_group):
+            yield key, Origin("the command line")
 
 
 def _lines(path: Path) -> dict[str, int]:

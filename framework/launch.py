@@ -32,6 +32,8 @@ def launch(argv: list[str]) -> int:
         _hydra([*[a for a in argv if a not in arguments.overrides], *overrides])
         return 0
     first = config.compose(config.first_of_sweep(overrides) if _sweeps(overrides) else overrides)
+    added = {o.lstrip("+").partition("=")[0] for o in first.overrides if o.startswith("+")}
+    overrides = [f"+{o}" if o.partition("=")[0] in added else o for o in overrides]
     multirun = bool(arguments.multirun) or str(OmegaConf.select(first.config, "hydra.mode")) == "RunMode.MULTIRUN"
     if _sweeps(overrides) and not multirun:
         swept = next(o.key_or_group for o in config.parse(overrides) if o.is_sweep_override())

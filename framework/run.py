@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from framework import ranks
-from framework.errors import Interrupted, UserError
+from framework.errors import Interrupted, UserError, nearest
 from framework.record import CONFIG, RECORD, Record, read_json, write_text
 
 log = logging.getLogger(__name__)
@@ -159,13 +159,15 @@ def _weights(config: dict[str, Any], trainer: Any, final: Path) -> str | Path | 
 
 def _optimised(config: dict[str, Any], metrics: dict[str, Any]) -> float | None:
     name = config.get("optimized_metric")
-    if name is None:
-        return None
-    if name not in metrics:
-        from framework.errors import nearest
-
-        raise UserError(f"optimized_metric is {name!r}, which this run did not log.{nearest(name, metrics)}")
-    return float(metrics[name])
+    if name in metrics:
+        return float(metrics[name])
+    if name is not None:
+        message = f"optimized_metric is {name!r}, which this run did not log.{nearest(name, metrics)}"
+        hydra: Any = HydraConfig.instance().cfg
+        if hydra is not None and "BasicSweeper" not in str(OmegaConf.select(hydra, "hydra.sweeper._target_")):
+            raise UserError(message)  # a search would go on blindly
+        log.warning(message)
+    return None
 
 
 def _earlier(run_dir: Path) -> dict[str, Any] | None:
