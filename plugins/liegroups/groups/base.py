@@ -143,6 +143,10 @@ class LieGroup(ABC):
         n = self.space_dim
         return torch.linalg.slogdet(g[..., :n, :n]).logabsdet
 
+    def visible(self, g: Tensor, x: Tensor) -> Tensor:
+        """bool [...]: whether points ``x`` have an image under ``g`` on the same side of infinity; all, if linear."""
+        return torch.ones(torch.broadcast_shapes(g.shape[:-2], x.shape[:-1]), dtype=torch.bool, device=x.device)
+
     def local_element(self, g_inv: Tensor, u: Tensor, h: Tensor) -> Tensor:
         """The element ``k`` in ``(T_x g)^-1 T_{x+u} h = T_{g^-1 u} k``, T the translations of the plane.
 

@@ -30,6 +30,11 @@ def _denominator(g: Tensor, x: Tensor) -> Tensor:
     return (g[..., 2, :2] * x).sum(-1) + g[..., 2, 2]
 
 
+def projective_visible(g: Tensor, x: Tensor) -> Tensor:
+    """bool [...]: whether ``x`` lies on the origin's side of the line that ``g`` (with d > 0) sends to infinity."""
+    return _denominator(g, x) > 1e-6
+
+
 class Homographies(SpecialLinear):
     """SL(3) acting on the plane projectively: 8 dimensions, polar coordinates of SL(3)."""
 
@@ -43,6 +48,9 @@ class Homographies(SpecialLinear):
 
     def log_jacobian(self, g: Tensor, x: Tensor) -> Tensor:
         return projective_log_jacobian(g, x)
+
+    def visible(self, g: Tensor, x: Tensor) -> Tensor:
+        return projective_visible(g, x)
 
     def log_abs_det(self, g: Tensor) -> Tensor:
         return projective_log_jacobian(g, torch.zeros_like(g[..., 0, :2]))
@@ -114,11 +122,19 @@ class CentredHomographies(LieGroup):
     def log_jacobian(self, g: Tensor, x: Tensor) -> Tensor:
         return projective_log_jacobian(g, x)
 
+    def visible(self, g: Tensor, x: Tensor) -> Tensor:
+        return projective_visible(g, x)
+
     def local_element(self, g_inv: Tensor, u: Tensor, h: Tensor) -> Tensor:
-        """``T_{-g^-1 u} g^-1 T_u h``, which fixes the origin but depends on u: translations are not normal here."""
+        """``T_{-g^-1 u} g^-1 T_u h``, which fixes the origin but depends on u: translations are not normal here.
+
+        The identity where ``u`` is not ``visible`` under g^-1: there the element leaves the component det A > 0.
+        """
         top = h[..., :2, :] + u.unsqueeze(-1) * h[..., 2:, :]
         bottom = h[..., 2:, :].expand(*top.shape[:-2], 1, 3)
         k = g_inv @ torch.cat([top, bottom], dim=-2)
+        visible = projective_visible(g_inv, u)[..., None, None]
+        k = torch.where(visible, k, torch.eye(3, dtype=k.dtype, device=k.device))
         k = k / k[..., 2:, 2:]
         return _remove_translation(k, k[..., :2, 2])
 

@@ -4,6 +4,7 @@ from plugins.liegroups.haar.integrate import Estimate, integrate
 from plugins.liegroups.haar.plan import SamplePlan
 from plugins.liegroups.haar.samplers import (
     CoordinateBox,
+    CoordinateNormal,
     HaarBallSL2,
     HaarUniformSO,
     LogNormalSPD,
@@ -24,7 +25,7 @@ from plugins.liegroups.haar.volumes import (
 )
 
 __all__ = [
-    "CoordinateBox", "CoordinateGrid", "Estimate", "FiniteGroupRule", "HaarBallSL2", "HaarUniformSO", "LogNormalSPD",
+    "CoordinateBox", "CoordinateGrid", "CoordinateNormal", "Estimate", "FiniteGroupRule", "HaarBallSL2", "HaarUniformSO", "LogNormalSPD",
     "PolarBall", "ProductSampler", "SamplePlan", "Sampler", "Samples", "StarGrid", "haar_rotations", "integrate",
     "polar_ball_volume", "rotation_group_volume", "samples_of", "sl2_ball_volume", "sl2_fraction_without_log",
     "spd_constant", "stratified_angles",

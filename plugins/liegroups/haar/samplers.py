@@ -167,6 +167,25 @@ class CoordinateBox:
         return Samples(g, self.group.inverse(g), self.group.haar_log_density(v) + log_volume)
 
 
+class CoordinateNormal:
+    """Normal coordinates of standard deviation ``std``, any group; weight = Haar density over the normal density.
+
+    Covers the group without a boundary, at the price of unbounded weights.
+    """
+
+    def __init__(self, group: LieGroup, std: float = 0.5):
+        if not std > 0:
+            raise ValueError(f"std={std} must be positive")
+        self.group, self.std = group, std
+
+    def __call__(self, n: int, generator: torch.Generator | None = None) -> Samples:
+        _require_count(n)
+        v = self.std * torch.randn(n, self.group.dim, generator=generator, dtype=torch.float64)
+        log_q = -0.5 * (v / self.std).square().sum(-1) - self.group.dim * math.log(self.std * math.sqrt(2 * math.pi))
+        g = self.group.from_coordinates(v)
+        return Samples(g, self.group.inverse(g), self.group.haar_log_density(v) - log_q)
+
+
 class ProductSampler:
     """Semidirect product: translations uniform in a cube of ``half_width``, the linear part from its own sampler.
 

@@ -172,21 +172,38 @@ class SeparableKernel(nn.Module):
         return torch.einsum("...or,...ori->...oi", self.spatial(space), self.group(group))
 
 
+class DepthwiseKernel(nn.Module):
+    """``k(x, h)[o, i] = sum_r k_s(x)[o, r] k_H(h)[o, r] W[o, r, i]``: space, group and channels all separate.
+
+    ``forward`` evaluates it densely on concatenated coordinates; ``spatial`` and ``group`` give factors of shape
+    [..., out, rank] and ``mixture`` [out, rank, in] mixes the channels.
+    """
+
+    def __init__(
+        self, space_features: int, group_features: int, out_channels: int, in_channels: int, taps: int,
+        factory: KernelFactory = Siren, rank: int = 1,
+    ):  # fmt: skip
+        super().__init__()
+        if rank < 1:
+            raise ValueError(f"rank={rank} must be at least 1")
+        self.space_features, self.rank, self.shape = space_features, rank, (out_channels, in_channels)
+        self.spatial_net = factory(space_features, out_channels, rank, taps)
+        self.group_net = factory(group_features, out_channels, rank, 1)
+        self.mixture = nn.Parameter(torch.randn(out_channels, rank, in_channels) / math.sqrt(in_channels))
+
+    def spatial(self, z: Tensor) -> Tensor:
+        """[..., space_features] -> [..., out, rank]."""
+        return self.spatial_net(z)
+
+    def group(self, features: Tensor) -> Tensor:
+        """[..., group_features] -> [..., out, rank]."""
+        return self.group_net(features)
+
+    def forward(self, z: Tensor) -> Tensor:
+        space, group = z[..., : self.space_features], z[..., self.space_features :]
+        return torch.einsum("...or,...or,ori->...oi", self.spatial(space), self.group(group), self.mixture)
+
+
 def _require_layers(layers: int, width: int) -> None:
     if layers < 1 or width < 1:
         raise ValueError(f"layers={layers}, width={width}: a kernel network needs at least one layer of one unit")
-
-
-KERNELS: dict[str, KernelFactory] = {"siren": Siren, "mlp": MLP, "wire": Wire, "bspline": BSpline}
-
-
-def make_kernel_factory(name: str, **options: float) -> KernelFactory:
-    """A factory of the kernel called ``name`` with its options bound. Raises ValueError for an unknown name."""
-    if name not in KERNELS:
-        raise ValueError(f"kernel={name!r} is unknown; choose one of {', '.join(sorted(KERNELS))}")
-    cls = KERNELS[name]
-
-    def factory(features: int, out_channels: int, in_channels: int, taps: int) -> nn.Module:
-        return cls(features, out_channels, in_channels, taps, **options)
-
-    return factory

@@ -5,9 +5,9 @@ from plugins.liegroups.layers.grid import WINDOWS, kernel_offsets, window
 from plugins.liegroups.layers.group_conv import GroupConv
 from plugins.liegroups.layers.lifting import LiftingConv, ProjectionConv
 from plugins.liegroups.layers.pooling import FieldNorm, GroupPool
-from plugins.liegroups.layers.separable import SeparableGroupConv
+from plugins.liegroups.layers.separable import DepthwiseGroupConv, SeparableGroupConv
 
 __all__ = [
-    "WINDOWS", "FieldNorm", "GroupConv", "GroupLayer", "GroupPool", "LiftingConv", "ProjectionConv",
+    "WINDOWS", "DepthwiseGroupConv", "FieldNorm", "GroupConv", "GroupLayer", "GroupPool", "LiftingConv", "ProjectionConv",
     "SeparableGroupConv", "kernel_offsets", "window",
 ]  # fmt: skip

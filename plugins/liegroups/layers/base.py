@@ -36,10 +36,16 @@ class GroupLayer(nn.Module):
         return self.kernel_size**2
 
     def kernel_points(self, g_inv: Tensor, sign: float = 1.0) -> tuple[Tensor, Tensor]:
-        """``g_inv`` [N, m, m] -> (z [N, k^2, 2], log Jacobian [N, k^2]): the grid moved by g^-1 in kernel units."""
+        """``g_inv`` [N, m, m] -> (z [N, k^2, 2], log Jacobian [N, k^2]): the grid moved by g^-1 in kernel units.
+
+        Offsets without an image (beyond a vanishing line) are put far outside every window, with Jacobian zero.
+        """
         u = sign * self.offsets.to(g_inv) / self.unit
-        moved = self.group.act(g_inv[:, None], u)
-        return moved * (2 * self.unit / self.kernel_size), self.group.log_jacobian(g_inv[:, None], u)
+        g_inv = g_inv[:, None]
+        visible = self.group.visible(g_inv, u)
+        z = self.group.act(g_inv, u) * (2 * self.unit / self.kernel_size)
+        z = torch.where(visible[..., None], z, torch.full_like(z, 1e3))
+        return z, torch.where(visible, self.group.log_jacobian(g_inv, u), -torch.inf)
 
     def measure(self, samples: Samples) -> Tensor:
         """Weight [N] of each sample in the integral over space and group: ``w_j |det g_j|^-1 / N``."""

@@ -15,14 +15,18 @@ class LiftingConv(GroupLayer):
 
     The factor is the Jacobian of ``u -> g^-1 u``, evaluated at every pixel for actions that are not linear. Image
     [B, C, H, W] -> field [B, C', N', H', W'] at the output samples. ``kernel`` replaces the built one: any module from
-    [..., 2] (offsets over the kernel's radius) to [..., C', C].
+    [..., 2] (offsets over the kernel's radius) to [..., C', C]. ``stride`` keeps every stride-th output pixel only.
     """
 
     def __init__(
         self, group: LieGroup, in_channels: int, out_channels: int, kernel_size: int = 5, padding: int | None = None,
         window: str = "disc", unit: float = 1.0, kernel_factory: KernelFactory = Siren, kernel: nn.Module | None = None,
+        stride: int = 1,
     ):  # fmt: skip
         super().__init__(group, kernel_size, padding, window, unit)
+        if stride < 1:
+            raise ValueError(f"stride={stride} must be at least 1")
+        self.stride = stride
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel = kernel or kernel_factory(2, out_channels, in_channels, self.taps)
 
@@ -37,7 +41,7 @@ class LiftingConv(GroupLayer):
 
     def forward(self, image: Tensor, out: Samples) -> Tensor:
         weight = self.weight(out).flatten(0, 1).to(image.dtype)
-        field = nn.functional.conv2d(image, weight, padding=self.padding)
+        field = nn.functional.conv2d(image, weight, padding=self.padding, stride=self.stride)
         return field.unflatten(1, (self.out_channels, len(out)))
 
 

@@ -1,12 +1,13 @@
-"""Group cross-correlation with a separable kernel: mix samples and channels first, then convolve each output."""
+"""Group cross-correlations with kernels that separate: the same functions as ``GroupConv``, at a fraction of the cost."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from plugins.liegroups.groups import LieGroup
 from plugins.liegroups.haar import Samples
-from plugins.liegroups.kernels import KernelFactory, SeparableKernel, Siren
+from plugins.liegroups.kernels import DepthwiseKernel, KernelFactory, SeparableKernel, Siren
 from plugins.liegroups.layers.base import GroupLayer, flatten_field, without_autocast
 
 
@@ -25,10 +26,7 @@ class SeparableGroupConv(GroupLayer):
         kernel: SeparableKernel | None = None,
     ):  # fmt: skip
         super().__init__(group, kernel_size, padding, window, unit)
-        if group.local_element_depends_on_offset:
-            raise ValueError(f"group={group.name}: space and group do not separate for it; use GroupConv")
-        if window == "sigmoid":
-            raise ValueError("window='sigmoid' couples space and group; use 'disc', 'bump' or 'none' here")
+        _require_separable(group, window)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel = kernel or SeparableKernel(
             2, group.feature_dim, out_channels, in_channels, self.taps, kernel_factory, rank
@@ -52,3 +50,54 @@ class SeparableGroupConv(GroupLayer):
             mixed, spatial.flatten(0, 1).to(flat.dtype), padding=self.padding, groups=self.out_channels * len(out)
         )
         return result.unflatten(1, (self.out_channels, len(out)))
+
+
+class DepthwiseGroupConv(GroupLayer):
+    """``GroupConv`` for kernels ``k(x, h)[o, i] = sum_r k_s(x)[o, r] k_H(h)[o, r] W[o, r, i]``: channels separate too.
+
+    Channels are mixed at every sample, then each of the ``C' rank`` channels is integrated over the group and convolved
+    in space: ``C' rank (C N + N N' + N' k^2)`` multiplications a pixel. Raises ValueError as ``SeparableGroupConv``.
+    """
+
+    def __init__(
+        self, group: LieGroup, in_channels: int, out_channels: int, kernel_size: int = 5, padding: int | None = None,
+        window: str = "disc", unit: float = 1.0, kernel_factory: KernelFactory = Siren, rank: int = 1,
+        kernel: DepthwiseKernel | None = None,
+    ):  # fmt: skip
+        super().__init__(group, kernel_size, padding, window, unit)
+        _require_separable(group, window)
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel = kernel or DepthwiseKernel(
+            2, group.feature_dim, out_channels, in_channels, self.taps, kernel_factory, rank
+        )
+
+    def weights(self, inp: Samples, out: Samples) -> tuple[Tensor, Tensor]:
+        """-> (integral over the group [C', rank, N', N], spatial [C', N', rank, k, k])."""
+        with without_autocast(out.g.device.type):
+            z, _ = self.kernel_points(out.g_inv)
+            spatial = self.kernel.spatial(z) * self.windowed(z)[..., None, None]
+            features = self.group.features(self.group.compose(out.g_inv[:, None], inp.g))
+            group = self.kernel.group(features) * self.measure(inp)[:, None, None]
+        spatial = spatial.permute(2, 0, 3, 1).unflatten(-1, (self.kernel_size, self.kernel_size))
+        return group.permute(2, 3, 0, 1), spatial
+
+    def forward(self, field: Tensor, inp: Samples, out: Samples) -> Tensor:
+        flatten_field(field, inp, self.in_channels)
+        group, spatial = self.weights(inp, out)
+        height, width = field.shape[-2:]
+        mixture = self.kernel.mixture.flatten(0, 1).to(field.dtype)
+        mixed = torch.matmul(mixture, field.flatten(2)).unflatten(-1, (len(inp), height * width))
+        moved = torch.matmul(group.flatten(0, 1).to(field.dtype), mixed).unflatten(1, (self.out_channels, -1))
+        # ranks become the input channels of one grouped convolution for each output channel and sample
+        moved = moved.transpose(2, 3).reshape(len(field), -1, height, width)
+        result = nn.functional.conv2d(
+            moved, spatial.flatten(0, 1).to(field.dtype), padding=self.padding, groups=self.out_channels * len(out)
+        )
+        return result.unflatten(1, (self.out_channels, len(out)))
+
+
+def _require_separable(group: LieGroup, window: str) -> None:
+    if group.local_element_depends_on_offset:
+        raise ValueError(f"group={group.name}: space and group do not separate for it; use GroupConv")
+    if window == "sigmoid":
+        raise ValueError("window='sigmoid' couples space and group; use 'disc', 'bump' or 'none' here")

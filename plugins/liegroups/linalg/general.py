@@ -20,10 +20,11 @@ def no_real_log_2x2(g: Tensor) -> Tensor:
     (Culver 1966); for a negative multiple of the identity it exists but is not unique.
     """
     trace = g.diagonal(dim1=-2, dim2=-1).sum(-1)
-    det = g[..., 0, 0] * g[..., 1, 1] - g[..., 0, 1] * g[..., 1, 0]
-    eye = torch.eye(2, dtype=g.dtype, device=g.device)
-    scalar = (g - trace[..., None, None] / 2 * eye).abs().amax((-2, -1)) == 0
-    return (trace < 0) & (trace * trace >= 4 * det) & ~scalar
+    half_gap, b, c = (g[..., 0, 0] - g[..., 1, 1]) / 2, g[..., 0, 1], g[..., 1, 0]
+    # (gap of the eigenvalues / 2)^2, from the traceless part: tr^2 - 4 det would cancel near -I
+    discriminant = half_gap * half_gap + b * c
+    scalar = (half_gap == 0) & (b == 0) & (c == 0)
+    return (trace < 0) & (discriminant >= 0) & ~scalar
 
 
 def _no_log(detail: str) -> ValueError:
