@@ -95,3 +95,39 @@ def quality_against_nfe(
     axis.legend()
     figure.suptitle(title)
     return figure
+
+
+def encoder_propagation_figure(metrics: Mapping[str, float], samples: Mapping[str, Tensor]) -> Figure:
+    """Time saved against error for each policy, serial and parallel, and the first samples of each.
+
+    Args:
+        metrics: `time_saved/<policy>` and `error/<policy>`, each also with the suffix `_parallel`.
+        samples: Policy -> images (n, H, W) in [-1, 1], "plain" among them.
+    """
+    policies = [name for name in samples if name != "plain"]
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for suffix, marker, label in (
+        ("", "o", "serial"),
+        ("_parallel", "s", "parallel"),
+    ):
+        saved = [100 * metrics[f"time_saved/{name}{suffix}"] for name in policies]
+        errors = [metrics[f"error/{name}{suffix}"] for name in policies]
+        left.plot(saved, errors, marker, label=label, alpha=0.8)
+        if not suffix:
+            for name, x, y in zip(policies, saved, errors, strict=True):
+                left.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
+    left.set_xlabel("time saved, %")
+    left.set_ylabel("RMS error against the plain sampler")
+    left.set_title("Time against error")
+    left.grid(alpha=0.3)
+    left.legend()
+    columns, height = len(samples["plain"]), samples["plain"].shape[1] + 1
+    sheet = tile(torch.cat(list(samples.values())), columns)
+    right.imshow(sheet.numpy(), cmap="gray_r", vmin=-1, vmax=1, interpolation="nearest")
+    right.set_xticks([])
+    right.set_yticks([(row + 0.5) * height - 1 for row in range(len(samples))], list(samples))
+    right.tick_params(length=0)
+    right.spines[:].set_visible(False)
+    right.set_title("Samples from the same noise")
+    return figure

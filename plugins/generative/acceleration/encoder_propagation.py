@@ -14,6 +14,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from plugins.generative.grids import check_grid
+from plugins.generative.schedules import NoiseSchedule
+from plugins.generative.solvers import Denoiser, Solver
+
 
 class SplitFeatures(Protocol):
     """Features that `SplitNetwork.encode` returns, such as `plugins.generative.networks.Features`."""
@@ -68,10 +72,10 @@ PUBLISHED_50 = (0, 1, 2, 3, 5, 10, 15, 25, 35)
 
 
 class EncoderPropagation(nn.Module):
-    """Stands in for `network` along one trajectory at a time: `begin(times, shape)` before it, then one call a step.
+    """Stands in for `network` along one trajectory at a time: `begin(times)` before it, then one call a step.
 
     The counts `encoder_calls` and `decoder_calls` grow by one for every call of a half, whatever its batch.
-    Reused features are detached: a gradient reaches x through the key steps' decoders only if autograd is on there.
+    Reused features are detached: gradients reach x through the key steps only, and in parallel mode not at all.
 
     Args:
         network: With `encode(x, t, c)` and `decode(features, t, c)`.
@@ -150,15 +154,43 @@ class EncoderPropagation(nn.Module):
         return list(self.network.decode(self._features.repeat(count), torch.cat([t, later]), labels).chunk(count))
 
 
-def inject_prior_noise(x: Tensor, prior: Tensor, strength: float = 0.003) -> Tensor:
-    """x + strength * prior, which restores texture that reused features smooth away.
+def network_times(solver: Solver, sigmas: Tensor | Sequence[float], schedule: NoiseSchedule) -> Tensor:
+    """The time of every evaluation that `solver` makes on a grid of noise levels, in order: float64 (evaluations,)."""
+    stages = solver.stages(check_grid(sigmas))
+    levels = torch.tensor([level for stage in stages for level in stage], dtype=torch.float64)
+    return schedule.inverse_sigma_tilde(levels)
 
-    The authors apply it with their default strength to the state before every step in the second half of the
-    diffusion's time.
+
+def sample_with_prior_noise(
+    solver: Solver,
+    denoiser: Denoiser,
+    y: Tensor,
+    sigmas: Tensor | Sequence[float],
+    schedule: NoiseSchedule,
+    strength: float = 0.003,
+    below: float = 0.5,
+) -> Tensor:
+    """`solver.sample` with a little of the starting noise added to the state before every step at a late time.
+
+    x_t <- x_t + strength * x_T wherever t / t_max < below (Faster Diffusion, section 3.3): it restores the texture
+    that reused features smooth away.
 
     Args:
-        x: (B, ...) state at a signal scale of about one (x_t, not x_t / alpha_t).
-        prior: (B, ...) the trajectory's starting noise, of unit variance.
+        solver: A one-step solver: a multistep one would extrapolate across the jumps.
+        denoiser: denoiser(y, sigma) -> E[x0 | y].
+        y: (B, ...) state at sigmas[0].
+        sigmas: (N + 1,) decreasing noise levels.
+        schedule: Gives the time, and the scale alpha between y and x.
         strength: 0.003 in the paper.
+        below: Share of the schedule's time in which noise is injected.
     """
-    return x + strength * prior
+    if solver.history_length:
+        raise ValueError(f"prior noise needs a one-step solver, and {type(solver).__name__} keeps a history")
+    levels = torch.tensor(check_grid(sigmas), dtype=torch.float64)
+    times = schedule.inverse_sigma_tilde(levels)
+    prior = y * float(schedule.alpha(times[0]))
+    for i, time in enumerate(times[:-1]):
+        if time / schedule.t_max < below:
+            y = y + (strength / float(schedule.alpha(time))) * prior
+        y = solver.sample(denoiser, y, levels[i : i + 2])
+    return y
