@@ -36,8 +36,8 @@ class BDIAStep(NamedTuple):
 class BDIA(Solver):
     """Exactly invertible sampling. Zhang et al. 2023, "Exact diffusion inversion via BDIA", arXiv:2307.10829.
 
-    Time variable sigma. With D(i -> j) the increment of a one-step method from level i to level j, the step averages the
-    forward increment with the reversed last one,
+    Time variable sigma. With D(i -> j) the increment of a one-step method from level i to level j, the step averages
+    the forward increment with the reversed last one,
 
         y_{n+1} = y_n + D(n -> n+1) + gamma (y_{n-1} - y_n - D(n -> n-1)),
 

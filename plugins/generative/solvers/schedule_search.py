@@ -1,0 +1,342 @@
+"""S3: an evolutionary search for the solver schedule of a given budget.
+
+Liu et al. 2023, "A unified sampling framework for solver searching of diffusion probabilistic models",
+arXiv:2312.07243: parents by rank, crossover by kind of gene, small Gaussian mutations of the levels, random genes, and
+steps that come and go under a fixed number of evaluations. (The paper can also rank candidates by a learned predictor
+before it evaluates them; here every candidate is evaluated.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..grids import karras, log_snr, time_quadratic, time_uniform
+from ..schedules import VPLinear
+from .base import Denoiser
+from .ems import EMS
+from .unified import CORRECTORS, MAX_ORDER, RELAXATIONS, SolverSchedule, StepGenes, uniform_schedule
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """What the search may vary, and how eagerly.
+
+    Args:
+        nfe: Evaluations a schedule may spend; steps are added while it spends fewer.
+        predictions: Of "noise", "data", "v3" (which needs model statistics).
+        max_order: Highest Taylor order, 1 to 4.
+        relaxations, correctors: Of those of `StepGenes`.
+        singlestep: Let steps start from earlier nodes.
+        first_evaluations: Of "model", "zero", "average" (which needs the mean of the data).
+        parents: Parents are drawn from this many best, evenly.
+        crossover: Probability that a child has two parents.
+        mutation: Probability, for each kind of gene, that it mutates in a child.
+        level_scale: Standard deviation of a level's move in log sigma, as a fraction of the whole range.
+        add, drop: Probabilities that a child gains or loses a step.
+    """
+
+    nfe: int
+    predictions: tuple[str, ...] = ("noise", "data")
+    max_order: int = MAX_ORDER
+    relaxations: tuple[str, ...] = RELAXATIONS
+    correctors: tuple[str, ...] = CORRECTORS
+    singlestep: bool = True
+    first_evaluations: tuple[str, ...] = ("model",)
+    parents: int = 15
+    crossover: float = 0.5
+    mutation: float = 0.3
+    level_scale: float = 0.03
+    add: float = 0.2
+    drop: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.nfe < 1 or self.parents < 1 or not 1 <= self.max_order <= MAX_ORDER:
+            raise ValueError(
+                f"nfe and parents must be at least 1 and max_order in 1..{MAX_ORDER}; got {self.nfe}, {self.parents}, "
+                f"{self.max_order}"
+            )
+        if not self.predictions or not self.relaxations or not self.correctors or not self.first_evaluations:
+            raise ValueError("predictions, relaxations, correctors and first_evaluations each need one choice or more")
+        for name in ("crossover", "mutation", "add", "drop"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a probability; got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """Outcome of `search_schedule`.
+
+    Attributes:
+        schedule, score: the best schedule and its score (lower is better).
+        history: best score after each evaluation.
+        initial: how many of the evaluations went to the initial population.
+    """
+
+    schedule: SolverSchedule
+    score: float
+    history: tuple[float, ...]
+    initial: int
+
+
+class TrajectoryObjective:
+    """Root-mean-square distance, over all entries, of a schedule's samples from exact ones; lower is better.
+
+    Args:
+        denoiser: Model to sample.
+        y: (B, ...) states at the first level.
+        exact: (B, ...) exact states at the last level.
+        ems, average: Passed to the schedules.
+    """
+
+    def __init__(
+        self, denoiser: Denoiser, y: Tensor, exact: Tensor, ems: EMS | None = None, average: Tensor | None = None
+    ) -> None:
+        if y.shape != exact.shape:
+            raise ValueError(f"y and exact must have one shape; got {tuple(y.shape)} and {tuple(exact.shape)}")
+        self.denoiser, self.y, self.exact, self.ems, self.average = denoiser, y, exact, ems, average
+
+    @torch.no_grad()
+    def errors(self, schedule: SolverSchedule) -> Tensor:
+        """(B,) root-mean-square error of each sample."""
+        sample = schedule.sample(self.denoiser, self.y, self.ems, self.average)
+        return (sample - self.exact).flatten(1).square().mean(1).sqrt()
+
+    def __call__(self, schedule: SolverSchedule) -> float:
+        """The score; infinity for a schedule whose trajectory overflows."""
+        solver = schedule.solver(self.ems, self.average)
+        solver.check(schedule.sigmas, ())  # an invalid schedule is an error, an unstable one only bad
+        try:
+            score = self.errors(schedule).square().mean().sqrt().item()
+        except ValueError:
+            return math.inf
+        return score if math.isfinite(score) else math.inf
+
+
+def fixed_schedules(
+    nfe: int,
+    sigma_max: float,
+    sigma_min: float,
+    predictions: Sequence[str] = ("noise", "data"),
+    max_order: int = 3,
+) -> dict[str, SolverSchedule]:
+    """The fixed samplers of the field at a budget: grid x prediction x order x corrector x relaxation x final order.
+
+    Grids: Karras with rho 3, 5, 7, 10, log-SNR, and uniform and quadratic in the time of VP-linear. They are the
+    baseline of a search and its initial population; each spends exactly `nfe` evaluations.
+    """
+    vp = VPLinear()
+    ends = [float(vp.inverse_sigma_tilde(torch.tensor(s, dtype=torch.float64))) for s in (sigma_max, sigma_min)]
+    grids = {f"karras{rho}": karras(nfe, sigma_max, sigma_min, rho) for rho in (3, 5, 7, 10)}
+    grids["log_snr"] = log_snr(nfe, sigma_max, sigma_min)
+    for name, grid in (("time_uniform", time_uniform), ("time_quadratic", time_quadratic)):
+        levels = grid(vp, nfe, *ends)
+        levels[0], levels[-1] = sigma_max, sigma_min
+        grids[name] = levels
+    found: dict[str, SolverSchedule] = {}
+    for grid_name, sigmas in grids.items():
+        for prediction in predictions:
+            for order in range(1, min(max_order, nfe) + 1):
+                for relaxation in ("none", "bh2") if order > 1 else ("none",):
+                    for corrector in ("none", "pseudo"):
+                        for final in (False, True) if order > 1 else (False,):
+                            genes = StepGenes(order, prediction, relaxation=relaxation, corrector=corrector)
+                            schedule = uniform_schedule(sigmas, genes, lower_order_final=final)
+                            # correcting the last step would cost one evaluation more
+                            last = schedule.steps[-1]
+                            kept = last.relaxation if last.order > 1 else "none"
+                            last = replace(last, corrector="none", relaxation=kept)
+                            schedule = replace(schedule, steps=(*schedule.steps[:-1], last))
+                            labels = [grid_name, prediction, str(order)]
+                            labels += [relaxation] if relaxation != "none" else []
+                            labels += ["corrected"] if corrector != "none" else []
+                            labels += ["final"] if final else []
+                            found["/".join(labels)] = schedule
+    return found
+
+
+def search_schedule(
+    objective: Callable[[SolverSchedule], float],
+    initial: Sequence[SolverSchedule] | Mapping[str, SolverSchedule],
+    space: SearchSpace,
+    evaluations: int,
+    generator: np.random.Generator,
+    *,
+    progress: bool = False,
+) -> SearchResult:
+    """Evolve schedules for `evaluations` calls of the objective, those of the initial population included.
+
+    Args:
+        objective: Score of a schedule, lower is better; may be infinite.
+        initial: Schedules to start from, all with the same first and last level and within the budget.
+        space: What may vary.
+        generator: Source of every random choice.
+        progress: Show a bar.
+
+    Raises:
+        ValueError: an empty or unsuitable initial population, or fewer evaluations than it has members.
+    """
+    start = list(initial.values() if isinstance(initial, Mapping) else initial)
+    if not start or evaluations < len(start):
+        raise ValueError(f"evaluations = {evaluations} must cover the initial population of {len(start)} (at least 1)")
+    if len({(schedule.sigmas[0], schedule.sigmas[-1]) for schedule in start}) != 1 or start[0].sigmas[-1] == 0:
+        raise ValueError("all initial schedules must share their first and their last, positive level")
+    excess = [schedule.nfe for schedule in start if schedule.nfe > space.nfe]
+    if excess:
+        raise ValueError(f"an initial schedule spends {excess[0]} evaluations, more than the budget of {space.nfe}")
+    population: list[tuple[float, int, SolverSchedule]] = []
+    seen: set[SolverSchedule] = set()
+    history: list[float] = []
+    bar = tqdm(total=evaluations, desc=f"schedule search, NFE {space.nfe}", disable=not progress)
+
+    def evaluate(schedule: SolverSchedule) -> None:
+        seen.add(schedule)
+        population.append((objective(schedule), len(population), schedule))
+        population.sort()
+        history.append(population[0][0])
+        bar.update()
+        bar.set_postfix_str(f"best {population[0][0]:.4g}", refresh=False)
+
+    for schedule in start:
+        evaluate(schedule)
+    while len(history) < evaluations:
+        best = [schedule for _, _, schedule in population[: space.parents]]
+        child = best[generator.integers(len(best))]
+        if len(best) > 1 and generator.random() < space.crossover:
+            child = crossover(child, best[generator.integers(len(best))], space, generator)
+        child = mutate(child, space, generator)
+        if child not in seen:
+            evaluate(child)
+    bar.close()
+    score, _, schedule = population[0]
+    return SearchResult(schedule, score, tuple(history), len(start))
+
+
+# genes that are inherited together
+KINDS: dict[str, tuple[str, ...]] = {
+    "order": ("order", "difference"),
+    "prediction": ("prediction",),
+    "relaxation": ("relaxation", "relaxation_coefficient"),
+    "corrector": ("corrector",),
+    "start": ("start",),
+}
+
+
+def crossover(
+    first: SolverSchedule, second: SolverSchedule, space: SearchSpace, generator: np.random.Generator
+) -> SolverSchedule:
+    """A child that takes each kind of gene, and the levels, from one of two parents of equal length.
+
+    Half of the children mix prediction and order step by step. Parents of different length give the first back.
+    """
+    if len(first.steps) != len(second.steps):
+        return first
+    parents = (first, second)
+    source = {kind: parents[generator.integers(2)] for kind in (*KINDS, "levels", "first")}
+    by_step = generator.random() < 0.5
+    steps = []
+    for i in range(len(first.steps)):
+        genes: dict[str, object] = {}
+        mixed = parents[generator.integers(2)]
+        for kind, names in KINDS.items():
+            parent = mixed if by_step and kind in ("order", "prediction") else source[kind]
+            genes |= {name: getattr(parent.steps[i], name) for name in names}
+        steps.append(genes)
+    return _repair(source["levels"].sigmas, steps, source["first"].first_evaluation, space, generator)
+
+
+def mutate(schedule: SolverSchedule, space: SearchSpace, generator: np.random.Generator) -> SolverSchedule:
+    """A changed copy within the budget and the space."""
+    logs = [math.log(sigma) for sigma in schedule.sigmas]
+    span = logs[0] - logs[-1]
+    steps = [{name: getattr(genes, name) for names in KINDS.values() for name in names} for genes in schedule.steps]
+    first_evaluation = schedule.first_evaluation
+
+    def pick(choices: Sequence) -> object:
+        return choices[generator.integers(len(choices))]
+
+    def chosen() -> bool:
+        return bool(generator.random() < space.mutation)
+
+    chance = generator.random()
+    if schedule.nfe < space.nfe or chance < space.add:
+        logs.append(generator.uniform(logs[-1], logs[0]))
+        logs.sort(reverse=True)
+        steps.insert(int(generator.integers(len(steps) + 1)), dict(steps[generator.integers(len(steps))]))
+    elif chance < space.add + space.drop and len(steps) > 1:
+        del steps[generator.integers(len(steps))]
+        del logs[1 + generator.integers(len(logs) - 2)]
+
+    if chosen():
+        for i in range(1, len(logs) - 1):
+            logs[i] += space.level_scale * span * generator.standard_normal()
+    for genes in steps:
+        # one step in two of a kind that mutates
+        if chosen() and generator.random() < 0.5:
+            genes["order"] = int(generator.integers(1, space.max_order + 1))
+            genes["difference"] = pick((None, 1, 2, 3))
+        if chosen() and generator.random() < 0.5:
+            genes["prediction"] = pick(space.predictions)
+        if chosen() and generator.random() < 0.5:
+            genes["relaxation"] = pick(space.relaxations)
+            genes["relaxation_coefficient"] = 0.1 * generator.standard_normal()
+        if chosen() and generator.random() < 0.5:
+            genes["corrector"] = pick(space.correctors)
+        if space.singlestep and chosen() and generator.random() < 0.5:
+            genes["start"] = int(generator.integers(1, 4))
+    if chosen():
+        first_evaluation = pick(space.first_evaluations)
+
+    low, high = schedule.sigmas[-1], schedule.sigmas[0]
+    inside = sorted((math.exp(value) for value in logs[1:-1]), reverse=True)
+    return _repair((high, *inside, low), steps, first_evaluation, space, generator)
+
+
+def _repair(
+    sigmas: Sequence[float],
+    steps: Sequence[Mapping[str, object]],
+    first_evaluation: str,
+    space: SearchSpace,
+    generator: np.random.Generator,
+) -> SolverSchedule:
+    """The nearest valid schedule within the budget: levels apart and in range, genes that the nodes allow."""
+    steps = [dict(genes) for genes in steps]
+    logs = np.log(np.asarray(sigmas))
+    gap = 1e-3 * (logs[0] - logs[-1])
+    for i in range(1, len(logs) - 1):
+        logs[i] = min(logs[i], logs[i - 1] - gap)
+    for i in range(len(logs) - 2, 0, -1):
+        logs[i] = max(logs[i], logs[i + 1] + gap)
+    levels = [sigmas[0], *np.exp(logs[1:-1]).tolist(), sigmas[-1]]
+
+    while True:
+        valid = tuple(_valid_genes(genes, i) for i, genes in enumerate(steps))
+        schedule = SolverSchedule(tuple(levels), valid, first_evaluation)
+        if schedule.nfe <= space.nfe:
+            return schedule
+        corrected = [i for i, genes in enumerate(valid) if genes.corrector == "implicit"]
+        if valid[-1].corrector != "none":
+            steps[-1]["corrector"] = "none"
+        elif corrected:
+            steps[corrected[generator.integers(len(corrected))]]["corrector"] = "pseudo"
+        else:
+            index = int(generator.integers(len(steps) - 1)) if len(steps) > 1 else 0
+            del steps[index], levels[index + 1]
+
+
+def _valid_genes(genes: Mapping[str, object], i: int) -> StepGenes:
+    """The genes cut down to the i + 1 nodes that step i has."""
+    order = min(genes["order"], i + 1)
+    difference = genes["difference"]
+    difference = None if order == 1 or difference is None else min(difference, i)
+    relaxed = order > 1 or genes["corrector"] != "none"
+    relaxation = genes["relaxation"] if relaxed else "none"
+    coefficient = genes["relaxation_coefficient"] if relaxation == "linear" else 0.0
+    start = min(genes["start"], i + 1)
+    return StepGenes(order, genes["prediction"], difference, relaxation, coefficient, genes["corrector"], start)
