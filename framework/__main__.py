@@ -42,6 +42,12 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     from framework.errors import Interrupted, UserError
 
+    if argv[:1] == ["-sc"] and any(a.startswith("query=") for a in argv):
+        from framework.completion import complete
+
+        if (found := complete(os.environ.get("COMP_LINE", ""))) is not None:
+            print(" ".join(found))
+            return 0
     try:
         if argv[0] in VERBS:
             from framework import verbs

@@ -138,18 +138,19 @@ class ResumableBatches(Sampler):
 
 
 class EvaluationShare(Sampler):
-    """Every ``world``-th batch for evaluation: no sample twice, so that sums over processes are exact."""
+    """The indices of every ``world``-th batch for evaluation: no sample twice, so sums over processes are exact."""
 
-    def __init__(self, batches: Any, rank: int, world: int) -> None:
-        self.batches, self.rank, self.world = batches, rank, world
+    def __init__(self, sampler: Any, batch_size: int, rank: int, world: int) -> None:
+        self.sampler, self.batch_size, self.rank, self.world = sampler, batch_size, rank, world
 
     def __len__(self) -> int:
-        return len(range(self.rank, len(self.batches), self.world))
+        return sum(1 for i in range(len(self.sampler)) if self._mine(i))
 
     def __iter__(self) -> Iterator[Any]:
-        for number, batch in enumerate(self.batches):
-            if number % self.world == self.rank:
-                yield batch
+        return (index for i, index in enumerate(self.sampler) if self._mine(i))
+
+    def _mine(self, i: int) -> bool:
+        return i // self.batch_size % self.world == self.rank
 
 
 def resumable(
@@ -170,14 +171,17 @@ def resumable(
 
 
 def share(loader: Any, rank: int, world: int) -> Any:
-    """The same evaluation loader with this process's share of the batches; it leaves the global generator alone."""
+    """The same evaluation loader with this process's share of the batches; it leaves the global generator alone.
+
+    A loader with a batch sampler of its own, or of an iterable dataset, is not shared: every process sees all of it.
+    """
 
     def one(loader: DataLoader) -> DataLoader:
-        if loader.generator is None:
-            loader.generator = torch.Generator().manual_seed(0)
-        if world == 1 or loader.batch_sampler is None or isinstance(loader.dataset, IterableDataset):
+        if type(loader) is not DataLoader or type(loader.batch_sampler) is not BatchSampler:
             return loader
-        return _rebuild(loader, loader.dataset, EvaluationShare(loader.batch_sampler, rank, world))
+        size = loader.batch_size or 1
+        sampler = loader.sampler if world == 1 else EvaluationShare(loader.sampler, size, rank, world)
+        return _rebuild(loader, loader.dataset, batch_size=size, sampler=sampler, drop_last=loader.drop_last)
 
     return _map(loader, one)
 
@@ -216,13 +220,13 @@ def _resumable(
         limit,
         position,  # type: ignore[arg-type]
     )
-    return _rebuild(loader, _Seeded(loader.dataset), batches)
+    return _rebuild(loader, _Seeded(loader.dataset), batch_sampler=batches)
 
 
-def _rebuild(loader: DataLoader, dataset: Any, batch_sampler: Any) -> DataLoader:
+def _rebuild(loader: DataLoader, dataset: Any, **batching: Any) -> DataLoader:
     return DataLoader(
         dataset,
-        batch_sampler=batch_sampler,
+        **batching,
         num_workers=loader.num_workers,
         collate_fn=loader.collate_fn,
         pin_memory=loader.pin_memory,
