@@ -7,6 +7,7 @@ from plugins.state_space.diagnostics.frequency import (
     diagonal_resolvent,
     frequency_grid,
     hippo_resolvent,
+    resolvent,
     transfer_function,
 )
 
@@ -17,5 +18,6 @@ __all__ = [
     "frequency_grid",
     "h2_norm",
     "hippo_resolvent",
+    "resolvent",
     "transfer_function",
 ]

@@ -39,11 +39,29 @@ def transfer_function(lam: Tensor, B: Tensor, C: Tensor, omega: Tensor, D: float
     return diagonal_resolvent(lam, B, omega) @ C + D
 
 
+def resolvent(a: Tensor, b: Tensor, omega: Tensor) -> Tensor:
+    """(iω − A)^{-1} b of any real matrix, complex128 (len(omega), n).
+
+    One complex Schur form and a back substitution over all frequencies at once, both backward stable: an
+    eigendecomposition of a HiPPO matrix could not be trusted here.
+
+    Args:
+        a: (n, n) float64.
+        b: (n,) float64.
+        omega: (m,) angular frequencies, none of them an eigenvalue of −iA.
+    """
+    upper, q = scipy.linalg.schur(a.numpy().astype(complex), output="complex")
+    s = 1j * omega.numpy()
+    x = np.tile(q.conj().T @ b.numpy(), (len(s), 1))
+    for i in reversed(range(len(b))):
+        x[:, i] = (x[:, i] + x[:, i + 1 :] @ upper[i, i + 1 :]) / (s - upper[i, i])
+    return torch.from_numpy(x @ q.T)
+
+
 def hippo_resolvent(measure: str, n: int, omega: Tensor) -> Tensor:
     """X(iω) = (iω − A)^{-1}B of a HiPPO system, complex128 (len(omega), n).
 
-    LegS uses its closed form. The others go through one complex Schur form and a back substitution over all
-    frequencies at once, both backward stable: an eigendecomposition of A could not be trusted here.
+    LegS in closed form, the others by ``resolvent``.
     """
     if measure == "legs":
         return legs_resolvent(omega, n)
@@ -52,16 +70,9 @@ def hippo_resolvent(measure: str, n: int, omega: Tensor) -> Tensor:
     if measure == "fout":
         # the sine of frequency zero: no input, no coupling, an eigenvalue 0 that would make ω = 0 singular
         reachable[1] = False
-        a, b = a[reachable][:, reachable], b[reachable]
-    upper, q = scipy.linalg.schur(a.numpy().astype(complex), output="complex")
-    s = 1j * omega.numpy()
-    right = np.tile(q.conj().T @ b.numpy(), (len(s), 1))
-    x = np.zeros_like(right)
-    for i in reversed(range(len(b))):
-        x[:, i] = (right[:, i] + x[:, i + 1 :] @ upper[i, i + 1 :]) / (s - upper[i, i])
-    resolvent = torch.zeros(len(omega), n, dtype=torch.complex128)
-    resolvent[:, reachable] = torch.from_numpy(x @ q.T)
-    return resolvent
+    result = torch.zeros(len(omega), n, dtype=torch.complex128)
+    result[:, reachable] = resolvent(a[reachable][:, reachable], b[reachable], omega)
+    return result
 
 
 def deviation_sup(measure: str, lam: Tensor, B: Tensor, V: Tensor, omega: Tensor | None = None) -> float:
