@@ -6,6 +6,7 @@ Lightning that experiments are made of, or in a package that a plugin declares i
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from collections.abc import Iterator
 from typing import Any
@@ -26,9 +27,13 @@ def untrusted(name: str) -> str:
     prefixes = trusted_prefixes()
     if any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes):
         return ""
+    parts = name.split(".")
+    starts = [".".join(parts[: n + 1]) for n in range(len(parts))]
+    close = [p for start in starts for p in difflib.get_close_matches(start, prefixes, n=1, cutoff=0.85)]
     return (
-        f"{name!r} is not from a trusted package ({', '.join(sorted(set(prefixes)))}); "
-        "a plugin that needs it declares it under `trusted` in its plugin.yaml"
+        f"{name!r} is not from a trusted package ({', '.join(sorted(set(prefixes)))})."
+        + (f" Did you mean {close[0]!r}?" if close else "")
+        + " A plugin that needs it declares it under `trusted` in its plugin.yaml."
     )
 
 

@@ -196,12 +196,20 @@ def _with_unmentioned_argument(error: Exception, overrides: Sequence[str]) -> li
     try:
         node = OmegaConf.select(compose([o for o in overrides if o not in mine]).config, parent)
         target = node.get("_target_") if isinstance(node, DictConfig) else None
-        signature = signatures.find(target).signature if isinstance(target, str) else None
-    except (UserError, LookupError, SyntaxError, OmegaConfBaseException):
+    except (UserError, OmegaConfBaseException):
         return None
-    if signature is None or name not in signature.names:
+    if name not in _arguments(target):
         return None
     return [f"+{o}" if o in mine else o for o in overrides]
+
+
+def _arguments(target: Any) -> list[str]:
+    """The arguments of a ``_target_``, as far as its source text says."""
+    try:
+        signature = signatures.find(target).signature if isinstance(target, str) else None
+    except (LookupError, SyntaxError):
+        return []
+    return signature.names if signature else []
 
 
 @contextmanager
@@ -263,7 +271,11 @@ def _readable(error: Exception, overrides: Sequence[str]) -> UserError:
 def _who_asks(text: str, option: str, overrides: Sequence[str]) -> str:
     """The command line where it chose the option, else the file in which Hydra found the choice."""
     file = re.search(r"In '([^']+)'", text)
-    chosen = [f"{o.key_or_group}/{o.value()}" for o in parse(overrides)]
+    chosen = [
+        f"{o.key_or_group}/{value}"
+        for o in parse(overrides)
+        for value in (o.value() if isinstance(o.value(), list) else [o.value()])
+    ]
     return "The command line" if option in chosen or file is None else option_file(file.group(1))
 
 
@@ -277,7 +289,7 @@ def nearest_key(key: str, overrides: Sequence[str]) -> str:
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
     if isinstance(node, DictConfig):
-        hint = nearest(name, [str(k) for k in node if k != "hydra"])
+        hint = nearest(name, {*map(str, node), *_arguments(node.get("_target_"))} - {"hydra"})
         return hint.replace("Did you mean '", f"Did you mean '{parent}.") if parent else hint
     return nearest(key, _all_keys(config))
 

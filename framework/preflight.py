@@ -9,6 +9,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -27,7 +28,12 @@ SIMPLE = {
     "str": (str,),
     "None": (type(None),),
     "list": (list,),
+    "tuple": (list,),
+    "Sequence": (list, str),
     "dict": (dict,),
+    "Mapping": (dict,),
+    # what only a _target_ can make
+    **dict.fromkeys(("Callable", "Tensor", "torch.Tensor", "Module", "nn.Module", "torch.nn.Module"), ()),
 }
 UNUSABLE = "<unusable>"
 INSTANTIATE_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
@@ -49,6 +55,7 @@ def check(composed: Composed) -> dict[str, Any]:
     if not problems and clean:
         for key, node in targets(resolved):
             problems += _imported(key, node, composed)
+        problems += _trainer_words(resolved["trainer"], composed)
     if problems:
         raise ConfigError(problems)
     return resolved
@@ -137,11 +144,14 @@ def _schema(resolved: dict[str, Any], composed: Composed) -> Iterator[str]:
             names = [f.name for f in dataclasses.fields(PathsSchema)]
             for unknown in [k for k in value if k not in names]:
                 yield f"{_at(f'paths.{unknown}', composed)} is read by nothing.{nearest(str(unknown), names)}"
-            value = {k: v for k, v in value.items() if k in names}
-        try:
-            OmegaConf.merge(schema, {field.name: value})
-        except (ValidationError, OmegaConfBaseException) as error:
-            yield f"{_at(field.name, composed)}: {str(error).splitlines()[0]}"
+            parts = {f"paths.{k}": {"paths": {k: v}} for k, v in value.items() if k in names}
+        else:
+            parts = {field.name: {field.name: value}}
+        for key, part in parts.items():
+            try:
+                OmegaConf.merge(schema, part)
+            except (ValidationError, OmegaConfBaseException) as error:
+                yield f"{_at(key, composed)}: {str(error).splitlines()[0]}"
     stages = resolved.get("stages")
     if isinstance(stages, list):
         for stage in stages:
@@ -151,6 +161,14 @@ def _schema(resolved: dict[str, Any], composed: Composed) -> Iterator[str]:
             yield f"{_at('stages', composed)} is empty: a run needs one of {', '.join(STAGES)}"
     if resolved.get("test_weights") not in ("last", "best", UNUSABLE):
         yield f"{_at('test_weights', composed)} must be last or best, not {resolved.get('test_weights')!r}"
+    callbacks = resolved.get("callbacks")
+    nodes = callbacks.values() if isinstance(callbacks, dict) else ()
+    monitored = any(isinstance(node, dict) and node.get("monitor") for node in nodes)
+    start = resolved.get("ckpt_path")
+    if isinstance(start, str) and start != UNUSABLE and "://" not in start and not Path(start).is_file():
+        yield f"{_at('ckpt_path', composed)}: there is no file {start!r}"
+    if resolved.get("test_weights") == "best" and not monitored:
+        yield f"{_at('test_weights', composed)}: best by which metric? Set callbacks.checkpoint.monitor"
 
 
 def _shape(resolved: dict[str, Any], composed: Composed) -> Iterator[str]:
@@ -162,8 +180,12 @@ def _shape(resolved: dict[str, Any], composed: Composed) -> Iterator[str]:
             hint = nearest("_target_", node) if isinstance(node, dict) else ""
             yield f"{_at(key, composed)} has no _target_.{hint if 'Did you mean' in hint else ''}"
     for group in ("callbacks", "logger"):
-        for name, node in (resolved.get(group) or {}).items():
-            if node is not None and not (isinstance(node, dict) and "_target_" in node):
+        whole = resolved.get(group)
+        if whole and whole != UNUSABLE and not isinstance(whole, dict):
+            yield f"{_at(group, composed)} must be a mapping of names to nodes with a _target_, not {whole!r}"
+            continue
+        for name, node in (whole or {}).items() if whole != UNUSABLE else ():
+            if node and node != UNUSABLE and not (isinstance(node, dict) and "_target_" in node):
                 yield f"{_at(f'{group}.{name}', composed)} has no _target_ (null switches it off)"
     if not resolved.get("trainer"):
         yield "trainer is not set: choose one of the group trainer, e.g. `trainer=cpu`"
@@ -194,6 +216,8 @@ def _static(key: str, node: dict[str, Any], composed: Composed) -> Iterator[str]
     if refusal := untrusted(found.module):
         yield f"{where}: {target!r} is {found.module}.{found.name}, and {refusal}"
         return
+    if not found.name:
+        yield f"{where}: {target!r} is a module, which cannot be called"
     if found.signature is not None:
         yield from _arguments(key, node, found.signature, composed)
 
@@ -205,11 +229,13 @@ def _arguments(key: str, node: dict[str, Any], signature: signatures.Signature, 
     for name in given:
         if name not in names and not signature.open_:
             where = _at(f"{key}.{name}", composed)
-            yield f"{where} is no argument of {target}.{nearest(name, names) or ' It takes none.'}"
+            hint = nearest(name, INSTANTIATE_KEYS if name.startswith("_") else names)
+            yield f"{where} is no argument of {target}.{hint if names else ' It takes none.'}"
     if not node.get("_partial_"):
         for i, parameter in enumerate(signature.parameters):
             if parameter.required and i >= positional and parameter.name not in given:
-                yield f"{_at(key, composed)}: {target} needs the argument {parameter.name!r}"
+                where = composed.origin(f"{key}._target_")
+                yield f"{key} ({where}): {target} needs the argument {parameter.name!r}"
     for parameter in signature.parameters:
         if parameter.name in given and (wrong := _wrong_type(node[parameter.name], parameter.annotation)):
             yield f"{_at(f'{key}.{parameter.name}', composed)} must be {wrong}, not {node[parameter.name]!r}"
@@ -219,9 +245,11 @@ def _wrong_type(value: Any, annotation: str) -> str:
     """The annotation in words if it is made of simple types and the value is none of them."""
     if not annotation or value == UNUSABLE or (isinstance(value, dict) and "_target_" in value):
         return ""
-    text = re.sub(r"Optional\[(.*)\]$", r"\1 | None", annotation.strip("'\""))
+    text = re.sub(r"^Optional\[(.*)\](?=$| \|)", r"\1 | None", annotation.strip("'\""))
     text = re.sub(r"Union\[([^\[\]]*)\]", lambda m: m.group(1).replace(", ", " | "), text)
+    text = re.sub(r"\b(typing|collections\.abc)\.", "", text)
     members = [re.sub(r"\[.*\]$", "", part.strip()) for part in re.split(r"\|(?![^\[]*\])", text)]
+    members = list(dict.fromkeys(members))
     if any(member not in SIMPLE for member in members):
         return ""
     allowed = tuple(t for member in members for t in SIMPLE[member])
@@ -250,8 +278,43 @@ def _imported(key: str, node: dict[str, Any], composed: Composed) -> Iterator[st
         key,
         node,
         signatures.Signature(
-            tuple(signatures.Parameter(p.name, p.default is p.empty) for p in named),
+            tuple(signatures.Parameter(p.name, p.default is p.empty, _text(p)) for p in named),
             open_=any(p.kind is p.VAR_KEYWORD for p in parameters),
         ),
         composed,
     )
+
+
+def _trainer_words(node: dict[str, Any], composed: Composed) -> Iterator[str]:
+    """The words for hardware and arithmetic that Lightning would refuse only when the run folder exists."""
+    import typing
+
+    from pytorch_lightning import Trainer
+    from pytorch_lightning.accelerators import AcceleratorRegistry
+    from pytorch_lightning.strategies import StrategyRegistry
+
+    def literals(annotation: Any) -> Iterator[str]:
+        for argument in typing.get_args(annotation):
+            if isinstance(argument, (str, int)):
+                yield str(argument)
+            else:
+                yield from literals(argument)
+
+    known = {
+        "accelerator": ["auto", "gpu", *AcceleratorRegistry.available_accelerators()],
+        "strategy": ["auto", *StrategyRegistry.available_strategies()],
+        "precision": list(literals(typing.get_type_hints(Trainer.__init__)["precision"])),
+    }
+    for name, words in known.items():
+        value = node.get(name)
+        if isinstance(value, (str, int)) and str(value) not in words:
+            hint = nearest(str(value), words)
+            yield f"{_at(f'trainer.{name}', composed)}: {value!r} is none that Lightning knows.{hint}"
+
+
+def _text(parameter: inspect.Parameter) -> str:
+    annotation = parameter.annotation
+    if annotation is parameter.empty:
+        return ""
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return f"{text} | None" if parameter.default is None else text

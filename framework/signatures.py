@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,10 @@ def find(dotted: str) -> Found:
     while rest:
         try:
             node, home = _lookup(module, rest[0])
-        except (NotFound, Unknown):
+        except (NotFound, Unknown) as error:
             if _file(f"{module}.{rest[0]}") is None:
+                if isinstance(error, NotFound) and error.parent == module:
+                    error.candidates += _submodules(module)
                 raise
             module, rest = f"{module}.{rest[0]}", rest[1:]
             continue
@@ -106,6 +111,13 @@ def _file(module: str) -> Path | None:
     return None
 
 
+def _submodules(package: str) -> list[str]:
+    file = _file(package)
+    if file is None or file.name != "__init__.py":
+        return []
+    return [path.stem for path in file.parent.glob("*.py")] + [path.parent.name for path in file.parent.glob("*/*.py")]
+
+
 @cache
 def _statements(module: str) -> tuple[ast.stmt, ...]:
     path = _file(module)
@@ -132,21 +144,33 @@ def _lookup(module: str, name: str, depth: int = 0) -> tuple[ast.stmt | str, str
     if depth > 20:
         raise Unknown(name)
     package = module if (_file(module) or Path()).name == "__init__.py" else module.rpartition(".")[0]
-    known, dynamic = [], False
+    known: list[str] = []
+    dynamic = False
     for statement in reversed(_statements(module)):
-        if isinstance(statement, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            known.append(statement.name)
+        if isinstance(statement, DEFINITIONS):
             dynamic |= statement.name == "__getattr__"
             if statement.name == name:
+                if name in known:  # defined twice, under different conditions
+                    raise Unknown(name)
                 return statement, module
+            known.append(statement.name)
         elif isinstance(statement, ast.ImportFrom):
             source = statement.module or ""
             if statement.level:
                 base = package.split(".")[: len(package.split(".")) - (statement.level - 1)]
                 source = ".".join([*base, *([source] if source else [])])
             for alias in statement.names:
+                if alias.name == "*":
+                    try:
+                        if _exports(source, name):
+                            return _lookup(source, name, depth + 1)
+                        known += _names(source)
+                    except NotFound as error:
+                        known += error.candidates
+                    except Unknown:
+                        dynamic = True
+                    continue
                 known.append(alias.asname or alias.name)
-                dynamic |= alias.name == "*"
                 if known[-1] == name:
                     try:
                         return _lookup(source, alias.name, depth + 1)
@@ -160,8 +184,7 @@ def _lookup(module: str, name: str, depth: int = 0) -> tuple[ast.stmt | str, str
                 if known[-1] == name:
                     return (alias.name if alias.asname else known[-1]), module
         elif isinstance(statement, (ast.Assign, ast.AnnAssign)):
-            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-            names = [t.id for t in targets if isinstance(t, ast.Name)]
+            names = _assigned(statement)
             known += names
             if name in names:
                 if isinstance(statement.value, ast.Name) and statement.value.id != name:
@@ -170,6 +193,35 @@ def _lookup(module: str, name: str, depth: int = 0) -> tuple[ast.stmt | str, str
     if dynamic:
         raise Unknown(name)
     raise NotFound(name, module, [k for k in known if not k.startswith("_")])
+
+
+def _names(module: str) -> list[str]:
+    """What a module defines or imports, as far as its text says."""
+    names = []
+    for statement in _statements(module):
+        if isinstance(statement, DEFINITIONS):
+            names.append(statement.name)
+        elif isinstance(statement, ast.ImportFrom):
+            names += [alias.asname or alias.name for alias in statement.names if alias.name != "*"]
+    return [name for name in names if not name.startswith("_")]
+
+
+def _exports(module: str, name: str) -> bool:
+    """Whether ``from module import *`` would bring the name, were it there: its ``__all__`` decides, if written out."""
+    lists = [s for s in _statements(module) if "__all__" in _assigned(s)]
+    if len(lists) == 1 and isinstance(lists[0], (ast.Assign, ast.AnnAssign)) and lists[0].value:
+        try:
+            return name in ast.literal_eval(lists[0].value)
+        except ValueError:
+            return True
+    if lists:
+        return True
+    return not name.startswith("_")
+
+
+def _assigned(statement: ast.stmt) -> list[str]:
+    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+    return [t.id for t in targets if isinstance(t, ast.Name)]
 
 
 def _signature(node: ast.stmt, home: str) -> Signature | None:
@@ -183,47 +235,66 @@ def _signature(node: ast.stmt, home: str) -> Signature | None:
     return None
 
 
-def _class_signature(node: ast.ClassDef, home: str, depth: int = 0) -> Signature:
+def _class_signature(node: ast.ClassDef, home: str) -> Signature:
+    mro = _mro(node, home)
+    for i, (cls, _) in enumerate(mro):
+        methods = {s.name: s for s in cls.body if isinstance(s, ast.FunctionDef)}
+        if "__init__" in methods:
+            return _arguments(methods["__init__"], skip_first=True)
+        if "__new__" in methods or cls.keywords:
+            raise Unknown(cls.name)
+        if _is_dataclass(cls):
+            fields: dict[str, Parameter] = {}
+            for base, _ in reversed(mro[i:]):
+                if _is_dataclass(base):
+                    fields |= _fields(base)
+            return Signature(tuple(fields.values()))
+        if any(not ast.unparse(d).startswith(("final", "typing.final")) for d in cls.decorator_list):
+            raise Unknown(cls.name)  # attrs and the like write an __init__ of their own
+    return Signature(())
+
+
+def _mro(node: ast.ClassDef, home: str, depth: int = 0) -> list[tuple[ast.ClassDef, str]]:
+    """The method resolution order (Python's C3 merge), without ``object`` and the typing constructs."""
     if depth > 20:
         raise Unknown(node.name)
-    methods = {s.name: s for s in node.body if isinstance(s, ast.FunctionDef)}
-    if "__init__" in methods:
-        return _arguments(methods["__init__"], skip_first=True)
-    if "__new__" in methods or node.keywords:
-        raise Unknown(node.name)
-    if any("dataclass" in ast.dump(d) for d in node.decorator_list):
-        return Signature(tuple(_fields(node, home, depth).values()))
+    bases, orders = [], []
     for base in node.bases:
         while isinstance(base, ast.Subscript):  # Generic[T]
             base = base.value
         dotted = ast.unparse(base)
-        if dotted in ("object", "Generic", "Protocol", "ABC", "abc.ABC"):
+        if dotted.rpartition(".")[2] in ("object", "Generic", "Protocol", "ABC"):
             continue
         definition, where = _resolve(home, dotted)
         if not isinstance(definition, ast.ClassDef):
             raise Unknown(dotted)
-        return _class_signature(definition, where, depth + 1)
-    return Signature(())
+        bases.append((definition, where))
+        orders.append(_mro(definition, where, depth + 1))
+    order = [(node, home)]
+    queues = [*orders, bases]
+    while queues := [queue for queue in queues if queue]:
+        head = next((q[0] for q in queues if not any(q[0] in other[1:] for other in queues)), None)
+        if head is None:
+            raise Unknown(node.name)
+        order.append(head)
+        queues = [queue[1:] if queue[0] == head else queue for queue in queues]
+    return order
 
 
-def _fields(node: ast.ClassDef, home: str, depth: int) -> dict[str, Parameter]:
+def _is_dataclass(node: ast.ClassDef) -> bool:
+    return any(re.match(r"(\w+\.)?dataclass\b(?!.*init=False)", ast.unparse(d)) for d in node.decorator_list)
+
+
+def _fields(node: ast.ClassDef) -> dict[str, Parameter]:
     fields: dict[str, Parameter] = {}
-    for base in reversed(node.bases):
-        dotted = ast.unparse(base)
-        if dotted in ("object", "ABC", "abc.ABC", "Protocol") or isinstance(base, ast.Subscript):
-            continue
-        definition, where = _resolve(home, dotted)
-        if not isinstance(definition, ast.ClassDef) or depth > 20:
-            raise Unknown(dotted)
-        if any("dataclass" in ast.dump(d) for d in definition.decorator_list):
-            fields |= _fields(definition, where, depth + 1)
     for statement in node.body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             annotation = ast.unparse(statement.annotation)
             value = ast.unparse(statement.value) if statement.value else ""
-            if "ClassVar" not in annotation and "init=False" not in value:
-                required = not value or (value.startswith("field(") and "default" not in value)
-                fields[statement.target.id] = Parameter(statement.target.id, required, annotation)
+            if not re.search(r"\bClassVar\b|\bKW_ONLY\b", annotation) and "init=False" not in value:
+                required = not value or (re.match(r"(\w+\.)?field\(", value) and "default" not in value)
+                annotation = _annotation(statement.annotation, statement.value)
+                fields[statement.target.id] = Parameter(statement.target.id, bool(required), annotation)
     return fields
 
 
@@ -245,12 +316,17 @@ def _resolve(home: str, dotted: str) -> tuple[ast.stmt | str, str]:
 def _arguments(function: ast.FunctionDef, skip_first: bool) -> Signature:
     spec = function.args
     positional = [*spec.posonlyargs, *spec.args]
-    first_default = len(positional) - len(spec.defaults)
+    defaults = [*[None] * (len(positional) - len(spec.defaults)), *spec.defaults, *spec.kw_defaults]
     parameters = [
-        Parameter(a.arg, i < first_default, ast.unparse(a.annotation) if a.annotation else "")
-        for i, a in enumerate(positional)
-    ][int(skip_first) :]
-    for argument, default in zip(spec.kwonlyargs, spec.kw_defaults, strict=True):
-        annotation = ast.unparse(argument.annotation) if argument.annotation else ""
-        parameters.append(Parameter(argument.arg, default is None, annotation))
-    return Signature(tuple(parameters), open_=spec.kwarg is not None)
+        Parameter(argument.arg, default is None, _annotation(argument.annotation, default))
+        for argument, default in zip([*positional, *spec.kwonlyargs], defaults, strict=True)
+    ]
+    return Signature(tuple(parameters[int(skip_first) :]), open_=spec.kwarg is not None)
+
+
+def _annotation(annotation: ast.expr | None, default: ast.expr | None) -> str:
+    """The annotation as text; a default of None is allowed whether it says so or not."""
+    if annotation is None:
+        return ""
+    implied = isinstance(default, ast.Constant) and default.value is None
+    return ast.unparse(annotation) + (" | None" if implied else "")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,7 +161,10 @@ class InstalledPlugin:
         path = self.path(file)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(textwrap.dedent(text).lstrip("\n").replace("NAME", self.name), encoding="utf-8")
-        forget(self.name)
+        if file.endswith(".py"):
+            forget(self.name)
+        else:
+            forget_configs()
         return path
 
     def experiment(self, name: str, text: str, base: str | None = "example") -> str:
@@ -187,19 +191,27 @@ class InstalledPlugin:
         return subprocess.run([sys.executable, *arguments], **options)
 
 
+def forget_configs() -> None:
+    """Drop what this process remembers of the plugins' metadata and config files."""
+    for cached in (plugins.discover, plugins.clashes):
+        cached.cache_clear()
+
+
 def forget(*packages: str) -> None:
     """Drop all that this process remembers of installed plugins, and the modules of these packages."""
-    for cached in (plugins.discover, plugins.clashes, signatures._file, signatures._statements):
+    forget_configs()
+    for cached in (signatures._file, signatures._statements):
         cached.cache_clear()
     for module in [m for m in sys.modules if m.split(".")[0] in packages]:
         del sys.modules[module]
     importlib.invalidate_caches()
 
 
-@pytest.fixture
-def install(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable]:
-    """``install(name)`` installs a plugin of that name until the test ends."""
+@contextmanager
+def installer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], InstalledPlugin]]:
+    """Gives a function that installs a plugin of a name; all are gone again at the end."""
     installed: list[str] = []
+    monkeypatch = pytest.MonkeyPatch()
 
     def one(name: str) -> InstalledPlugin:
         root = tmp_path_factory.mktemp(f"site-{name}")
@@ -217,15 +229,31 @@ def install(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
         plugin.metadata(f"framework>={__version__}")
         return plugin
 
-    yield one
-    monkeypatch.undo()
-    forget(*installed)
+    try:
+        yield one
+    finally:
+        monkeypatch.undo()
+        forget(*installed)
+
+
+@pytest.fixture
+def install(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], InstalledPlugin]]:
+    """``install(name)`` installs a plugin of that name until the test ends."""
+    with installer(tmp_path_factory) as one:
+        yield one
 
 
 @pytest.fixture
 def plugin(install: Callable[[str], InstalledPlugin]) -> InstalledPlugin:
     """A healthy plugin named ``toy`` with the experiment ``toy/example``."""
     return install("toy")
+
+
+@pytest.fixture(scope="module")
+def shared_plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InstalledPlugin]:
+    """The same plugin, installed once for all tests of a module, which change nothing of it but config files."""
+    with installer(tmp_path_factory) as one:
+        yield one("toy")
 
 
 @dataclass
