@@ -84,6 +84,9 @@ class FlowMatching(LightningModule):
         self.guidance_scale = guidance_scale
         self.sample_seed = sample_seed
         self.fast = fast
+        for solver in self.solvers.values():
+            for evaluations in self.nfe:
+                self.levels(solver, evaluations)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.parameters())
@@ -174,9 +177,6 @@ class FlowMatching(LightningModule):
         return sigmas
 
     def on_test_start(self) -> None:
-        for solver in self.solvers.values():
-            for nfe in self.nfe:
-                self.levels(solver, nfe)
         if not all(hasattr(self.trainer.datamodule, name) for name in ("train_set", "heldout_set")):
             raise ValueError("testing compares samples with the train_set and heldout_set of a data module: set `data`")
 
@@ -199,8 +199,8 @@ class FlowMatching(LightningModule):
             images = samples[name, nfe] = self.generate(self.solvers[name], labels, nfe, real.shape[1:])
             for metric, value in (reference.distances(images) | reference.classification(images, asked)).items():
                 scores[metric].setdefault(name, {})[nfe] = value
-                self.log(f"{metric}/{name}/nfe{nfe}", value)
-        self.log_dict({f"{metric}/floor": value for metric, value in floors.items()})
+                self.log(f"{metric}/{name}/nfe{nfe}", value, sync_dist=True)
+        self.log_dict({f"{metric}/floor": value for metric, value in floors.items()}, sync_dist=True)
 
         how = "without labels" if asked is None else f"class-conditional, guidance scale {self.guidance_scale:g}"
         grey = {key: images[:, 0].cpu() for key, images in samples.items()}
