@@ -82,7 +82,7 @@ def karras(
     steps: int, sigma_max: float = 80.0, sigma_min: float = 0.002, rho: float = 7.0, end: str = "sigma_min",
     ahead: int = 0,
 ) -> Tensor:
-    """Equally spaced in ``sigma^(1/rho)`` (Karras et al. 2022, eq. 5; DEIS's power grid "rho").
+    """Equally spaced in ``sigma^(1/rho)`` (Karras et al. 2022, eq. 5; for any rho DEIS's power grid).
 
     ``rho = 1`` is uniform in sigma and ``rho -> infinity`` uniform in log-SNR.  ``ahead`` continues the same rule
     for that many levels above ``sigma_max``, where the exact history of a multistep method is taken.
@@ -95,11 +95,6 @@ def karras(
     return _finish((high + u * (low - high)) ** rho, sigma_max, sigma_min, ahead, zero)
 
 
-def rho_power(steps: int, sigma_max: float, sigma_min: float, rho: float, end: str = "sigma_min") -> Tensor:
-    """:func:`karras` with the exponent as the caller's choice, under DEIS's name for it."""
-    return karras(steps, sigma_max, sigma_min, rho, end)
-
-
 def log_snr(
     steps: int, sigma_max: float = 80.0, sigma_min: float = 0.002, end: str = "sigma_min", ahead: int = 0
 ) -> Tensor:
@@ -107,6 +102,24 @@ def log_snr(
     _check_range(sigma_max, sigma_min)
     u, zero = _fractions(steps, end, ahead)
     levels = sigma_max * torch.exp(u * math.log(sigma_min / sigma_max))
+    return _finish(levels, sigma_max, sigma_min, ahead, zero)
+
+
+def angular(
+    steps: int, sigma_max: float = 80.0, sigma_min: float = 0.002, data_std: float = 1.0, rho: float = 1.5,
+    end: str = "sigma_min", ahead: int = 0,
+) -> Tensor:
+    """Equally spaced in ``theta^(1/rho)``, ``theta = atan(sigma / data_std)``: the time of the trigonometric interpolant.
+
+    ``rho = 1`` is uniform in the angle (nearly the cosine schedule's time), more is finer towards the data.  It
+    spends its points where the posterior decides, at sigma near the scale of the data, and few at either end.
+    """
+    _check_range(sigma_max, sigma_min)
+    if not (rho > 0 and data_std > 0):
+        raise ValueError(f"rho = {rho:g} and data_std = {data_std:g} must be positive")
+    u, zero = _fractions(steps, end, ahead)
+    high, low = (math.atan2(sigma, data_std) ** (1 / rho) for sigma in (sigma_max, sigma_min))
+    levels = data_std * torch.tan((high + u * (low - high)) ** rho)
     return _finish(levels, sigma_max, sigma_min, ahead, zero)
 
 

@@ -15,6 +15,7 @@ from .multistep import Multistep
 from .ready_made import PROVEN, READY_MADE
 from .registry import ORDERS, SOLVERS, OrderCase, Problem, register, register_order
 from .runge_kutta import Heun, RungeKutta
+from .trigonometric import Angular
 from .unipc import UniPC
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "SOLVERS",
     "AdaptiveResult",
     "Ancestral",
+    "Angular",
     "BrownianTree",
     "DPMSolverPP2M",
     "DPMSolverPP2MSDE",

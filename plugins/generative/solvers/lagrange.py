@@ -41,10 +41,14 @@ def moment_weights(nodes: Sequence[float], moments: Sequence[float]) -> list[flo
     return [math.fsum(c * m for c, m in zip(row, moments, strict=True)) for row in lagrange_coefficients(nodes)]
 
 
-def uniform_kernel_weights(nodes: Sequence[float], target: float) -> list[float]:
-    """Variable-step Adams-Bashforth: ``int_{nodes[0]}^{target} l_j(s) ds``, newest node first."""
-    delta = target - nodes[0]
-    scaled = [(node - nodes[0]) / delta for node in nodes]
+def uniform_kernel_weights(nodes: Sequence[float], target: float, start: float | None = None) -> list[float]:
+    """Variable-step Adams weights ``int_{start}^{target} l_j(s) ds``, newest node first.
+
+    ``start`` is ``nodes[0]`` unless given: Adams-Bashforth.  With the target among the nodes: Adams-Moulton.
+    """
+    origin = nodes[0] if start is None else start
+    delta = target - origin
+    scaled = [(node - origin) / delta for node in nodes]
     return [delta * w for w in moment_weights(scaled, [1.0 / (i + 1) for i in range(len(nodes))])]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..schedules import VPCosine
 from .adams_bashforth import PLMS, RhoAB
 from .base import Solver
 from .deis import TimeAB, log_rho
@@ -11,6 +12,7 @@ from .exponential import Exponential
 from .momentum import GHVB, HeavyBall
 from .registry import register, register_order
 from .runge_kutta import Heun, RungeKutta
+from .trigonometric import Angular
 from .unipc import UniPC
 
 READY_MADE: dict[str, Solver] = {
@@ -33,7 +35,9 @@ READY_MADE: dict[str, Solver] = {
     "unipc3": UniPC(3),
     "unipc2_bh1": UniPC(2, "bh1"),
     "unipc3_bh1": UniPC(3, "bh1"),
+    "unipc2_final": UniPC(2, lower_order_final=True),
     "unipc3_final": UniPC(3, lower_order_final=True),
+    "unipc3_bh1_final": UniPC(3, "bh1", lower_order_final=True),
     "unip3": UniPC(3, corrector=False),
     "plms2": PLMS(2),
     "plms3": PLMS(3),
@@ -44,12 +48,18 @@ READY_MADE: dict[str, Solver] = {
     "t_ab2": TimeAB(1),
     "t_ab3": TimeAB(2),
     "t_ab4": TimeAB(3),
+    "t_ab4_cosine": TimeAB(3, VPCosine()),
     "log_rho2": log_rho(2),
     "log_rho3": log_rho(3),
+    "log_rho3_final": log_rho(3, lower_order_final=True),
     "log_rho4": log_rho(4),
     "data_lambda2": Exponential(2),
     "data_lambda3": Exponential(3),
     "data_lambda4": Exponential(4),
+    "angular2": Angular(2),
+    "angular3": Angular(3),
+    "angular4": Angular(4),
+    "angular3_predictor": Angular(3, corrector=False),
     "heavy_ball_plms4": HeavyBall(PLMS(4), 0.8),
     "heavy_ball_2m": HeavyBall(DPMSolverPP2M(), 0.8),
     "nesterov_plms4": HeavyBall(PLMS(4), 0.8, nesterov=True),
@@ -98,6 +108,9 @@ PROVEN: dict[str, tuple[Solver, float, str, int]] = {
     "data_lambda2": (Exponential(2, start="exact"), 2, "log_snr", 1),
     "data_lambda3": (Exponential(3, start="exact"), 3, "log_snr", 2),
     "data_lambda4": (Exponential(4, start="exact"), 4, "log_snr", 3),
+    "angular1": (Angular(1), 2, "karras", 0),
+    **{f"angular{k}": (Angular(k, start="exact"), k + 1, "karras", k - 1) for k in (2, 3, 4)},
+    "angular3_predictor": (Angular(3, corrector=False, start="exact"), 3, "karras", 2),
     "heavy_ball_plms4": (HeavyBall(PLMS(4, start="exact"), 0.8), 1, "karras", 3),
     "heavy_ball_2m": (HeavyBall(DPMSolverPP2M(start="exact"), 0.8), 1, "log_snr", 1),
     "nesterov_plms4": (HeavyBall(PLMS(4, start="exact"), 0.8, nesterov=True), 1, "karras", 3),

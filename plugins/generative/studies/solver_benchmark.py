@@ -15,7 +15,7 @@ from torch import Tensor
 from framework.data import data_dir
 from framework.study import Study
 
-from ..grids import karras, log_snr, time_quadratic, time_uniform
+from ..grids import angular, karras, log_snr, time_quadratic, time_uniform
 from ..mixtures import GaussianMixture, cached_reference, digits_mixture
 from ..schedules import NoiseSchedule, VPCosine, VPLinear
 from ..solvers import SOLVERS, Problem, Solver
@@ -37,13 +37,13 @@ def _in_time(make: Callable, schedule: NoiseSchedule) -> Callable[[int], Tensor]
 
 GRIDS: dict[str, Callable[[int], Tensor]] = {
     "karras": lambda steps: karras(steps, SIGMA_MAX, SIGMA_MIN),
-    "karras_rho3": lambda steps: karras(steps, SIGMA_MAX, SIGMA_MIN, rho=3.0),
-    "karras_rho5": lambda steps: karras(steps, SIGMA_MAX, SIGMA_MIN, rho=5.0),
-    "karras_rho12": lambda steps: karras(steps, SIGMA_MAX, SIGMA_MIN, rho=12.0),
     "log_snr": lambda steps: log_snr(steps, SIGMA_MAX, SIGMA_MIN),
     "vp_uniform": _in_time(time_uniform, VPLinear()),
     "vp_quadratic": _in_time(time_quadratic, VPLinear()),
     "cosine_uniform": _in_time(time_uniform, VPCosine()),
+    "angular": lambda steps: angular(steps, SIGMA_MAX, SIGMA_MIN),
+    "angular_rho1.25": lambda steps: angular(steps, SIGMA_MAX, SIGMA_MIN, rho=1.25),
+    "angular_rho2": lambda steps: angular(steps, SIGMA_MAX, SIGMA_MIN, rho=2.0),
 }
 """Name -> levels for a number of steps, all from 80 to 0.002 (the end is not 0)."""
 

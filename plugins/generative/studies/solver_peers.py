@@ -104,12 +104,12 @@ PEERS: dict[str, Peer] = {
     "dpm_3m": Peer(
         "DPMSolverMultistepScheduler", {**_FIRST, "solver_order": 3, "algorithm_type": "dpmsolver"}
     ),
-    "unipc2": Peer("UniPCMultistepScheduler", {**_FIRST, "solver_order": 2}, "unipc2"),
+    "unipc2": Peer("UniPCMultistepScheduler", {**_FIRST, "solver_order": 2}, "unipc2_final"),
     "unipc3": Peer("UniPCMultistepScheduler", {**_FIRST, "solver_order": 3}, "unipc3_final"),
-    "unipc3_bh1": Peer("UniPCMultistepScheduler", {**_FIRST, "solver_order": 3, "solver_type": "bh1"}, "unipc3_bh1"),
+    "unipc3_bh1": Peer("UniPCMultistepScheduler", {**_FIRST, "solver_order": 3, "solver_type": "bh1"}, "unipc3_bh1_final"),
     "unipc3_plain": Peer("UniPCMultistepScheduler", {**_FIRST, "solver_order": 3, "lower_order_final": False}, "unipc3"),
     "deis2": Peer("DEISMultistepScheduler", {**_SAMPLE, "solver_order": 2}, "log_rho2"),
-    "deis3": Peer("DEISMultistepScheduler", {**_SAMPLE, "solver_order": 3}, "log_rho3"),
+    "deis3": Peer("DEISMultistepScheduler", {**_SAMPLE, "solver_order": 3}, "log_rho3_final"),
     "deis3_plain": Peer("DEISMultistepScheduler", {**_SAMPLE, "solver_order": 3, "lower_order_final": False}, "log_rho3"),
 }
 """Name -> scheduler."""
