@@ -177,30 +177,35 @@ def compose(overrides: Sequence[str]) -> Composed:
         except YAMLError as error:
             raise UserError(f"A config file cannot be read: {' '.join(str(error).split())}") from error
         except (HydraException, OmegaConfBaseException, ValueError) as error:
-            completed = _with_unmentioned_argument(error, overrides)
-            if completed is None:
+            if match := re.search(r"Could not (override|delete from config\.) '([^']+)'", str(error)):
+                overrides = _with_added(match.group(2), overrides, may_add=match.group(1) == "override")
+            else:
                 raise _readable(error, overrides) from error
-            overrides = completed
 
 
-def _with_unmentioned_argument(error: Exception, overrides: Sequence[str]) -> list[str] | None:
-    """The overrides with a ``+`` before a key that no YAML mentions and that the ``_target_`` beside it accepts."""
-    match = re.search(r"Could not override '([^']+)'", str(error))
-    if not match:
-        return None
-    key = match.group(1)
+def _with_added(key: str, overrides: Sequence[str], may_add: bool) -> list[str]:
+    """The overrides with a ``+`` before a key that no YAML mentions and that the ``_target_`` beside it accepts.
+
+    Raises:
+        UserError: nothing accepts it; names the nearest key, among its siblings or else everywhere.
+    """
+    mine = [o for o in overrides if o.lstrip("+~").partition("=")[0] == key]
     parent, _, name = key.rpartition(".")
-    mine = [o for o in overrides if o.partition("=")[0] == key]
-    if not parent or not mine:
-        return None
     try:
-        node = OmegaConf.select(compose([o for o in overrides if o not in mine]).config, parent)
-        target = node.get("_target_") if isinstance(node, DictConfig) else None
+        config = compose([o for o in overrides if o not in mine]).config if mine else OmegaConf.create()
+        node = OmegaConf.select(config, parent) if parent else config
     except (UserError, OmegaConfBaseException):
-        return None
-    if name not in _arguments(target):
-        return None
-    return [f"+{o}" if o in mine else o for o in overrides]
+        config, node = OmegaConf.create(), None
+    if isinstance(node, DictConfig):
+        arguments = _arguments(node.get("_target_"))
+        if name in arguments and may_add:
+            return [f"+{o}" if o in mine else o for o in overrides]
+        hint = nearest(name, {*map(str, node), *arguments} - {"hydra"})
+        hint = hint.replace("Did you mean '", f"Did you mean '{parent}.") if parent else hint
+    else:
+        hint = nearest(key, _all_keys(config))
+    adds = f" (`+{key}=…` adds a new key.)" if may_add else ""
+    raise UserError(f"The command line sets {key!r}, which is no key of this config.{hint}{adds}")
 
 
 def _arguments(target: Any) -> list[str]:
@@ -242,11 +247,6 @@ def task_config(config: DictConfig) -> DictConfig:
 def _readable(error: Exception, overrides: Sequence[str]) -> UserError:
     """Hydra's message about a config in our words: who asks for what, and the nearest valid name."""
     text = str(error)
-    if match := re.search(r"Could not (?:override|delete from config\.) '([^']+)'", text):
-        key = match.group(1)
-        adds = "" if "delete" in text else f" (`+{key}=…` adds a new key.)"
-        hint = nearest_key(key, overrides)
-        return UserError(f"The command line sets {key!r}, which is no key of this config.{hint}{adds}")
     if match := re.search(r"Could not (?:find|load) '([^']+)'", text):
         option = match.group(1)
         listed = re.search(r"Available options in '([^']*)':((?:\s+[\w./-]+(?=\n))+)", text)
@@ -257,8 +257,9 @@ def _readable(error: Exception, overrides: Sequence[str]) -> UserError:
             hint = " Install it with `python -m pip install 'framework[sweep]'`."
         return UserError(f"{_who_asks(text, option, overrides)} asks for {option!r}, which does not exist.{hint}")
     if "Config group override must be a string or a list. Got NoneType" in text:
-        group = next(o.key_or_group for o in parse(overrides) if o.value() is None and o.key_or_group in _groups())
-        return UserError(f"The command line sets the group {group!r} to null: choose an option, or drop it, `~{group}`")
+        groups = [o.key_or_group for o in parse(overrides) if o.value() is None and not o.is_delete()]
+        named = " or ".join(f"{g}=null" for g in groups)
+        return UserError(f"The command line sets a group to null ({named}): choose an option, or drop it, `~<group>`")
     lines = [
         line for line in text.splitlines() if line.strip() and "full_key" not in line and "object_type" not in line
     ]
@@ -279,21 +280,6 @@ def _who_asks(text: str, option: str, overrides: Sequence[str]) -> str:
     return "The command line" if option in chosen or file is None else option_file(file.group(1))
 
 
-def nearest_key(key: str, overrides: Sequence[str]) -> str:
-    """The nearest existing key to one that a command line misspells: its siblings first, then everywhere."""
-    others = [o for o in overrides if o.lstrip("+~").split("=")[0] != key]
-    try:
-        config = compose(others).config
-    except UserError:
-        return ""
-    parent, _, name = key.rpartition(".")
-    node = OmegaConf.select(config, parent) if parent else config
-    if isinstance(node, DictConfig):
-        hint = nearest(name, {*map(str, node), *_arguments(node.get("_target_"))} - {"hydra"})
-        return hint.replace("Did you mean '", f"Did you mean '{parent}.") if parent else hint
-    return nearest(key, _all_keys(config))
-
-
 def _all_keys(config: DictConfig) -> Iterator[str]:
     for key, _ in leaves(OmegaConf.to_container(config, resolve=False)):
         while key:
@@ -312,10 +298,6 @@ def option_file(option: str) -> str:
         if root and (root / f"{option}.yaml").is_file():
             return str(root / f"{option}.yaml")
     return option
-
-
-def _groups() -> set[str]:
-    return {option.split("/")[0] for option in all_options() if "/" in option}
 
 
 def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException, ValidationError
+from omegaconf.errors import OmegaConfBaseException
 
 from framework import signatures
 from framework.build import locate, targets, untrusted
@@ -135,22 +135,20 @@ def _without(node: Any, unusable: set[str], prefix: str = "") -> Any:
 def _schema(resolved: dict[str, Any], composed: Composed) -> Iterator[str]:
     schema = OmegaConf.structured(Schema)
     for field in dataclasses.fields(Schema):
-        if field.name not in resolved:
-            continue
-        value = resolved[field.name]
-        if value == UNUSABLE:
+        value = resolved.get(field.name, UNUSABLE)
+        if value == UNUSABLE or field.type == "Any":
             continue
         if field.name == "paths" and isinstance(value, dict):
             names = [f.name for f in dataclasses.fields(PathsSchema)]
             for unknown in [k for k in value if k not in names]:
                 yield f"{_at(f'paths.{unknown}', composed)} is read by nothing.{nearest(str(unknown), names)}"
-            parts = {f"paths.{k}": {"paths": {k: v}} for k, v in value.items() if k in names}
+            parts = {f"paths.{k}": v for k, v in value.items() if k in names and v != UNUSABLE}
         else:
-            parts = {field.name: {field.name: value}}
+            parts = {field.name: value}
         for key, part in parts.items():
             try:
-                OmegaConf.merge(schema, part)
-            except (ValidationError, OmegaConfBaseException) as error:
+                OmegaConf.update(schema, key, part)
+            except OmegaConfBaseException as error:
                 yield f"{_at(key, composed)}: {str(error).splitlines()[0]}"
     stages = resolved.get("stages")
     if isinstance(stages, list):

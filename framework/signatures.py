@@ -58,12 +58,12 @@ def find(dotted: str) -> Found:
     Raises NotFound if it certainly does not exist, Unknown if the source text cannot say.
     """
     parts = dotted.split(".")
-    if _file(parts[0]) is None:
-        if importlib.util.find_spec(parts[0]) is None:
-            raise NotFound(parts[0], "the Python path", [])
-        raise Unknown(dotted)
+    if importlib.util.find_spec(parts[0]) is None:
+        raise NotFound(parts[0], "the Python path", [])
     module, rest = parts[0], parts[1:]
     while rest:
+        if _file(module) is None and _file(f"{module}.{rest[0]}") is None:
+            return Found(module, ".".join(rest), None)  # built in or an extension: no text to read
         try:
             node, home = _lookup(module, rest[0])
         except (NotFound, Unknown) as error:

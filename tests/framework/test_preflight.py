@@ -256,7 +256,7 @@ TABLE = [
     typed("weights to test that do not exist", "test_weights=bets", says=["test_weights (the command line)", "'bets'"]),
     typed("no model", "~model", says=["model is not set", "+experiment="]),
     typed("no model nor experiment", "seed=1", experiment="", says=["model is not set", "+experiment="]),
-    typed("group set to null", "model=null", says=["command line", "'model'", "~model"]),
+    typed("group set to null", "model=null", says=["command line", "model=null", "~<group>"]),
     written("no trainer", "trainer: null", ["trainer is not set", "trainer=cpu"]),
     typed("trainer without its _target_", "~trainer", says=["trainer (", "example.yaml", "has no _target_"]),
     written("callbacks as a list", "callbacks: [checkpoint]", ["bad.yaml", "ListConfig"]),
