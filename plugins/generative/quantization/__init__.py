@@ -13,6 +13,7 @@ from plugins.generative.quantization.formats import (
     INTFormat,
     fp_splits,
     parse_format,
+    parse_formats,
 )
 from plugins.generative.quantization.layers import QuantizedLayer
 from plugins.generative.quantization.model import (
@@ -51,6 +52,7 @@ __all__ = [
     "noisy_batches",
     "output_error",
     "parse_format",
+    "parse_formats",
     "quantize_model",
     "quantized",
     "restore_model",

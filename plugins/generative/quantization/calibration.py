@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from plugins.generative.quantization.layers import channel_axis, input_rows
 from plugins.generative.quantization.rounding import Moments
+from plugins.generative.schedules import NoiseSchedule
 
 __all__ = ["Batches", "collect_inputs", "collect_moments", "noisy_batches"]
 
@@ -21,7 +22,7 @@ Batches = Sequence[tuple[Any, ...]]
 def noisy_batches(
     clean: Tensor,
     times: Sequence[float] | Tensor,
-    coefficients: Callable[[Tensor], tuple[Tensor, Tensor]],
+    schedule: NoiseSchedule,
     seed: int = 0,
     extra: tuple[Tensor, ...] = (),
 ) -> list[tuple[Tensor, ...]]:
@@ -29,18 +30,17 @@ def noisy_batches(
 
     Args:
         clean: data x, (B, ...); every batch uses all of it with fresh noise.
-        times: noise levels, in the network's own time variable.
-        coefficients: t -> (α_t, σ_t), 0-d tensors in and out.
+        times: of the noise levels, in the schedule's time, which is also what the network is given.
+        schedule: what gives α and σ at a time.
         seed: of the noise.
         extra: further arguments of the network, (B, ...) each, such as labels.
     """
     generator = torch.Generator().manual_seed(seed)
     batches = []
     for time in torch.as_tensor(times, dtype=torch.float64):
-        alpha, sigma = coefficients(time)
         noise = torch.randn(clean.shape, generator=generator, dtype=clean.dtype).to(clean.device)
         t = torch.full((len(clean),), float(time), dtype=clean.dtype, device=clean.device)
-        batches.append((float(alpha) * clean + float(sigma) * noise, t, *extra))
+        batches.append((float(schedule.alpha(time)) * clean + float(schedule.sigma(time)) * noise, t, *extra))
     return batches
 
 

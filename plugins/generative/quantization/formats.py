@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -22,6 +23,7 @@ __all__ = [
     "fp_splits",
     "grid_step",
     "parse_format",
+    "parse_formats",
 ]
 
 Specials = Literal["none", "fn", "ieee"]
@@ -325,3 +327,16 @@ def parse_format(name: str) -> Format:
     if key.startswith("E") and exponent.isdigit() and mantissa.isdigit():
         return FPFormat(int(exponent), int(mantissa))
     raise ValueError(f"format {name!r}: write E<exponent bits>M<mantissa bits>, E4M3FN or INT<bits>")
+
+
+def parse_formats(names: str | Sequence[str | Format]) -> tuple[Format, ...]:
+    """One name or several; ``"FP8"`` stands for every split of 8 bits (:func:`fp_splits`)."""
+    formats: list[Format] = []
+    for name in [names] if isinstance(names, str) else names:
+        if not isinstance(name, str):
+            formats.append(name)
+        elif name.upper().startswith("FP") and name[2:].isdigit():
+            formats += fp_splits(int(name[2:]))
+        else:
+            formats.append(parse_format(name))
+    return tuple(formats)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from plugins.generative.quantization.calibration import Batches, collect_inputs, collect_moments
 from plugins.generative.quantization.concatenation import find_concatenations
-from plugins.generative.quantization.formats import Format, INTFormat
+from plugins.generative.quantization.formats import Format, INTFormat, parse_formats
 from plugins.generative.quantization.layers import QuantizedLayer, quantizable_layers, weight_rows
 from plugins.generative.quantization.quantizer import Quantizer, absmax_quantizer
 from plugins.generative.quantization.rounding import Moments, learn_rounding, output_error
@@ -28,7 +28,8 @@ class QuantizationConfig:
     """How to quantize a network.
 
     Args:
-        weight_formats: candidates for the weights (one format a layer, one scale an output channel); empty keeps them.
+        weight_formats: candidates for the weights (one format a layer, one scale an output channel), as formats or
+            names (``"E4M3FN"``, ``"INT8"``, ``"FP8"`` for all splits); empty keeps them.
         input_formats: candidates for the layers' inputs (one format and scale a tensor); empty keeps them.
         search: choose clipping range and format by mean squared error; ``False`` takes the first format of each list
             at the largest magnitude (per channel for weights, per tensor for inputs).
@@ -37,14 +38,17 @@ class QuantizationConfig:
         skip: layers left alone, by name; ``*`` matches anything.
     """
 
-    weight_formats: tuple[Format, ...] = ()
-    input_formats: tuple[Format, ...] = ()
+    weight_formats: str | Sequence[str | Format] = ()
+    input_formats: str | Sequence[str | Format] = ()
     search: bool = True
     rounding_steps: int = 0
     split_concatenations: bool = True
-    skip: tuple[str, ...] = ()
+    skip: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "weight_formats", parse_formats(self.weight_formats))
+        object.__setattr__(self, "input_formats", parse_formats(self.input_formats))
+        object.__setattr__(self, "skip", tuple(self.skip))
         if not self.weight_formats and not self.input_formats:
             raise ValueError("weight_formats and input_formats are both empty: nothing would be quantized")
         if self.rounding_steps < 0:

@@ -116,8 +116,25 @@ def learn_rounding(
         raise ValueError(f"weight {tuple(weight.shape)} and moments {shapes} do not fit: need (O, K) and three (K, K)")
     if steps < 1 or not 0 <= warmup < 1:
         raise ValueError(f"steps={steps}, warmup={warmup}: need steps >= 1 and 0 <= warmup < 1")
+    with torch.inference_mode(False), torch.enable_grad():
+        # Clones: tensors made in inference mode cannot take part in a gradient.
+        own = Moments(*(m.detach().clone() for m in moments))
+        return _learn(weight.detach().clone(), quantizer, own, steps, learning_rate, kappa, beta, warmup, polish)
+
+
+def _learn(
+    weight: Tensor,
+    quantizer: Quantizer,
+    moments: Moments,
+    steps: int,
+    learning_rate: float,
+    kappa: float,
+    beta: tuple[float, float],
+    warmup: float,
+    polish: bool,
+) -> RoundedWeight:
     dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
-    w = weight.detach().to(dtype)
+    w = weight.to(dtype)
     nearest = quantizer(w)
     nearest_error = output_error(w, nearest, moments)
     total = nearest_error.sum()
@@ -137,16 +154,15 @@ def learn_rounding(
 
     optimizer = torch.optim.Adam([v], lr=learning_rate)
     start = int(warmup * steps)
-    with torch.enable_grad():
-        for i in range(steps):
-            h = (_STRETCH * torch.sigmoid(v) + _OFFSET).clamp(0, 1)
-            d = torch.minimum(torch.maximum(step * (lower + h), low), high) - w
-            loss = ((d @ qq) * d).sum() + (linear * d).sum()
-            if i >= start:
-                power = beta[0] + (beta[1] - beta[0]) * (i - start) / max(steps - 1 - start, 1)
-                loss = loss + kappa * (1 - (2 * h - 1).abs().pow(power)).mean()
-            (v.grad,) = torch.autograd.grad(loss, v)
-            optimizer.step()
+    for i in range(steps):
+        h = (_STRETCH * torch.sigmoid(v) + _OFFSET).clamp(0, 1)
+        d = torch.minimum(torch.maximum(step * (lower + h), low), high) - w
+        loss = ((d @ qq) * d).sum() + (linear * d).sum()
+        if i >= start:
+            power = beta[0] + (beta[1] - beta[0]) * (i - start) / max(steps - 1 - start, 1)
+            loss = loss + kappa * (1 - (2 * h - 1).abs().pow(power)).mean()
+        (v.grad,) = torch.autograd.grad(loss, v)
+        optimizer.step()
     # Through the quantizer once more: it puts s·integer exactly on the grid.
     down, up = (quantizer((step * (lower + i)).clamp(low, high)) for i in (0, 1))
     learned = torch.where(v.detach() > 0, up, down)

@@ -2,11 +2,12 @@
 
 from plugins.generative.scaling_law.fit import FitResult, TrainingRun, fit
 from plugins.generative.scaling_law.law import CHANNEL_BLOCK_SIZE, PUBLISHED, ScalingLaw
-from plugins.generative.scaling_law.quantized_training import TARGETS, BlockQuantizer, QuantizedLinear
+from plugins.generative.scaling_law.quantized_training import PAPER_TARGETS, TARGETS, BlockQuantizer, QuantizedLinear
 from plugins.generative.scaling_law.runs import DenoiserEnsemble, DenoisingTask, train_runs
 
 __all__ = [
     "CHANNEL_BLOCK_SIZE",
+    "PAPER_TARGETS",
     "PUBLISHED",
     "TARGETS",
     "BlockQuantizer",

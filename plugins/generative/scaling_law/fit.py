@@ -36,6 +36,7 @@ class FitResult:
         residuals: measured minus predicted.
         r_squared: share of the variance of the losses explained.
         relative_rms: root mean square of residual / loss.
+        relative_rms_without_precision: the same for the best fit that lacks the precision term (Chinchilla's law).
         standard_errors: of each constant by name, from the Jacobian at the optimum (infinite where the runs do not
             determine it).
     """
@@ -45,6 +46,7 @@ class FitResult:
     residuals: NDArray[np.float64]
     r_squared: float
     relative_rms: float
+    relative_rms_without_precision: float
     standard_errors: dict[str, float]
 
 
@@ -61,6 +63,34 @@ def _columns(exponents: NDArray[np.float64], data: NDArray[np.float64]) -> NDArr
     return np.stack([x, y, np.ones_like(x), penalty], axis=1)
 
 
+def _search(
+    data: NDArray[np.float64], losses: NDArray[np.float64], starts: int, generator: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Exponents, coefficients and half the sum of squared relative residuals of the best of several searches."""
+
+    def coefficients(log_exponents: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        columns = _columns(np.exp(log_exponents), data) / losses[:, None]
+        norms = np.linalg.norm(columns, axis=0)
+        norms[norms == 0] = 1.0  # no run in low precision: the last column is empty
+        solution, _ = nnls(columns / norms, np.ones_like(losses))
+        return solution / norms, columns
+
+    def residual(log_exponents: NDArray[np.float64]) -> NDArray[np.float64]:
+        solution, columns = coefficients(log_exponents)
+        return columns @ solution - 1
+
+    inner = (_LOWER + 0.35 * (_UPPER - _LOWER), _LOWER + 0.95 * (_UPPER - _LOWER))
+    first = np.log([0.3, 0.5, 3.0, 3.0])
+    best = None
+    for start in [first, *generator.uniform(*inner, size=(starts - 1, 4))]:
+        found = least_squares(
+            residual, start, bounds=(_LOWER, _UPPER), xtol=1e-13, ftol=1e-13, gtol=1e-13, max_nfev=200
+        )
+        if best is None or found.cost < best.cost:
+            best = found
+    return np.exp(best.x), coefficients(best.x)[0], float(best.cost)
+
+
 def fit(runs: Iterable[TrainingRun], starts: int = 16, seed: int = 0) -> FitResult:
     """Least squares of relative residuals, Σ ((L_i - law_i) / L_i)², over all eight constants.
 
@@ -70,6 +100,8 @@ def fit(runs: Iterable[TrainingRun], starts: int = 16, seed: int = 0) -> FitResu
     Args:
         runs: at least 8, with at least two different N, D, E and M each, some of them in low precision.
         starts: starting points, the first fixed and the others drawn within wide bounds under ``seed``.
+
+    Where low precision costs nothing measurable, γ is infinite.
 
     Raises:
         ValueError: if the runs cannot determine the constants, or hold values outside the law's domain.
@@ -100,35 +132,18 @@ def fit(runs: Iterable[TrainingRun], starts: int = 16, seed: int = 0) -> FitResu
     data = np.stack([np.log(table[:, 0]) - centre_n, np.log(table[:, 1]) - centre_d, *table[:, 2:5].T])
     losses = table[:, 5]
 
-    def coefficients(log_exponents: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        columns = _columns(np.exp(log_exponents), data) / losses[:, None]
-        norms = np.linalg.norm(columns, axis=0)
-        solution, _ = nnls(columns / norms, np.ones_like(losses))
-        return solution / norms, columns
-
-    def residual(log_exponents: NDArray[np.float64]) -> NDArray[np.float64]:
-        solution, columns = coefficients(log_exponents)
-        return columns @ solution - 1
-
     generator = np.random.default_rng(seed)
-    inner = (_LOWER + 0.35 * (_UPPER - _LOWER), _LOWER + 0.95 * (_UPPER - _LOWER))
-    first = np.log([0.3, 0.5, 3.0, 3.0])
-    best = None
-    for start in [first, *generator.uniform(*inner, size=(starts - 1, 4))]:
-        found = least_squares(residual, start, bounds=(_LOWER, _UPPER), xtol=1e-14, ftol=1e-14, gtol=1e-14)
-        if best is None or found.cost < best.cost:
-            best = found
-    alpha, beta, delta, nu = np.exp(best.x)
-    (n, d, epsilon, inverse_gamma), _ = coefficients(best.x)
-    if inverse_gamma <= 0:
-        raise ValueError("the runs show no loss from low precision (the penalty fits to zero); add lower-bit runs")
+    exponents, (n, d, epsilon, inverse_gamma), cost = _search(data, losses, starts, generator)
+    plain_data = np.concatenate([data[:4], np.ones((1, len(losses)))])
+    _, _, plain_cost = _search(plain_data, losses, starts, generator)
+    alpha, beta, delta, nu = exponents
     law = ScalingLaw(
         n=float(n * np.exp(alpha * centre_n)),
         alpha=float(alpha),
         d=float(d * np.exp(beta * centre_d)),
         beta=float(beta),
         epsilon=float(epsilon),
-        gamma=float(np.exp(beta * centre_d - alpha * centre_n) / inverse_gamma),
+        gamma=float(np.exp(beta * centre_d - alpha * centre_n) / inverse_gamma) if inverse_gamma > 0 else np.inf,
         delta=float(delta),
         nu=float(nu),
     )
@@ -140,6 +155,7 @@ def fit(runs: Iterable[TrainingRun], starts: int = 16, seed: int = 0) -> FitResu
         residuals=residuals,
         r_squared=float(1 - residuals @ residuals / np.sum((losses - losses.mean()) ** 2)),
         relative_rms=float(np.sqrt(np.mean((residuals / losses) ** 2))),
+        relative_rms_without_precision=float(np.sqrt(2 * plain_cost / len(losses))),
         standard_errors=_standard_errors(law, table),
     )
 

@@ -49,7 +49,8 @@ class ScalingLaw:
     N parameters, D training samples (tokens), E exponent and M mantissa bits of the quantized matrix products, one
     scale for every block of B elements. The last term is what low precision costs: the "knowledge intensity" D^β/N^α
     times the information lost. B = 1 means full precision (every element has its own scale), and the law becomes
-    Chinchilla's. All methods broadcast over array arguments and work in float64.
+    Chinchilla's; γ may be infinite, when precision costs nothing. All methods broadcast over array arguments and work
+    in float64.
 
     Source: Sun et al., "Scaling Laws for Floating-Point Quantization Training", ICML 2025, arXiv:2501.02423v3, eq. 26.
     The constants of :data:`PUBLISHED` are those of its Table 2, fitted to 358 language-model runs with 41 to 679
@@ -68,8 +69,11 @@ class ScalingLaw:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if not np.isfinite(value) or value < 0 or (value == 0 and field.name in ("alpha", "beta", "gamma")):
-                raise ValueError(f"{field.name}={value}: the constants must be finite and not negative (exponents > 0)")
+            finite = np.isfinite(value) or (field.name == "gamma" and value == np.inf)
+            if not finite or value < 0 or (value == 0 and field.name in ("alpha", "beta", "gamma")):
+                raise ValueError(
+                    f"{field.name}={value}: constants must be finite and not negative, alpha, beta and gamma positive"
+                )
 
     def information_loss(
         self, exponent_bits: ArrayLike, mantissa_bits: ArrayLike, block_size: ArrayLike

@@ -10,11 +10,14 @@ from torch import Tensor, nn
 
 from plugins.generative.quantization.formats import FPFormat, grid_step
 
-__all__ = ["TARGETS", "BlockQuantizer", "QuantizedLinear"]
+__all__ = ["PAPER_TARGETS", "TARGETS", "BlockQuantizer", "QuantizedLinear"]
 
 TARGETS = ("input", "weight", "output_grad", "weight_backward", "output_grad_weight", "input_backward")
 """The operands of a linear layer's three products, P1 to P6 of Sun et al. 2025 (arXiv:2501.02423, Figure 2a):
 Y = X Wᵀ (P1, P2), dX = dY W (P3, P4), dW = dYᵀ X (P5, P6)."""
+
+PAPER_TARGETS = ("weight", "weight_backward", "input_backward")
+"""P2 + P4 + P6: what the published scaling law was fitted with."""
 
 
 class BlockQuantizer(nn.Module):
@@ -61,7 +64,7 @@ class BlockQuantizer(nn.Module):
         largest = blocks.abs().amax(-1, keepdim=True)
         # A block of zeros, or of values too small for their reciprocal, is left to round to zero.
         scale = torch.where(largest > torch.finfo(x.dtype).tiny * top * 4, top / largest, 1.0)
-        scaled = (blocks * scale).clamp(-top, top)
+        scaled = blocks * scale
         step = grid_step(scaled, low, ulp)
         rounded = (scaled / step).round_().mul_(step).div_(scale).flatten(-2)
         return rounded[..., :length].movedim(-1, axis)
@@ -104,8 +107,7 @@ class QuantizedLinear(nn.Module):
         formats: one format: weight (O, I), input (n, I). A sequence of R: weight (R, O, I), input (R, n, I), member r
             in its own format, all starting from the same weights. An integer R: R members in full precision.
         block_size: of the scales.
-        targets: which operands are quantized, from :data:`TARGETS`. The default, P2 + P4 + P6, is what the scaling law
-            of Sun et al. was fitted with.
+        targets: which operands are quantized, from :data:`TARGETS`.
     """
 
     def __init__(
@@ -114,7 +116,7 @@ class QuantizedLinear(nn.Module):
         out_features: int,
         formats: FPFormat | Sequence[FPFormat] | int,
         block_size: int = 128,
-        targets: Collection[str] = ("weight", "weight_backward", "input_backward"),
+        targets: Collection[str] = PAPER_TARGETS,
     ) -> None:
         super().__init__()
         if unknown := sorted(set(targets) - set(TARGETS)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from plugins.generative.mixtures import GaussianMixture
 from plugins.generative.quantization.formats import FPFormat
 from plugins.generative.scaling_law.fit import TrainingRun
-from plugins.generative.scaling_law.quantized_training import QuantizedLinear
+from plugins.generative.scaling_law.quantized_training import PAPER_TARGETS, QuantizedLinear
 
 __all__ = ["DenoiserEnsemble", "DenoisingTask", "train_runs"]
 
@@ -72,16 +72,24 @@ class DenoiserEnsemble(nn.Module):
         blocks: residual blocks, each of two quantized layers.
         formats: one a member, or an integer: that many members in full precision.
         block_size: of the scales.
+        targets: the quantized operands of the inner layers, from ``TARGETS``.
     """
 
     def __init__(
-        self, dim: int, width: int, blocks: int, formats: Sequence[FPFormat] | int, block_size: int = 128
+        self,
+        dim: int,
+        width: int,
+        blocks: int,
+        formats: Sequence[FPFormat] | int,
+        block_size: int = 128,
+        targets: Collection[str] = PAPER_TARGETS,
     ) -> None:
         super().__init__()
         members = formats if isinstance(formats, int) else len(formats)
         self.first = QuantizedLinear(dim + 1, width, members)
         self.inner = nn.ModuleList(
-            nn.ModuleList(QuantizedLinear(width, width, formats, block_size) for _ in range(2)) for _ in range(blocks)
+            nn.ModuleList(QuantizedLinear(width, width, formats, block_size, targets) for _ in range(2))
+            for _ in range(blocks)
         )
         self.last = QuantizedLinear(width, dim, members)
         self.members = members
@@ -107,6 +115,7 @@ def train_runs(
     steps: int,
     formats: Sequence[FPFormat] | None,
     block_size: int = 1,
+    targets: Collection[str] = PAPER_TARGETS,
     batch_size: int = 64,
     blocks: int = 2,
     learning_rate: float = 3e-3,
@@ -119,6 +128,7 @@ def train_runs(
     Args:
         formats: ``None`` trains one member in full precision.
         block_size: of the scales: from 2 to ``width`` and ``batch_size``, the axes the blocks run along.
+        targets: the quantized operands of the inner layers, from ``TARGETS``; by default those of the published law.
         seed: of the weights and of the data.
     """
     if formats is not None and not 2 <= block_size <= min(width, batch_size):
@@ -128,9 +138,27 @@ def train_runs(
         )
     if steps < 1:
         raise ValueError(f"steps={steps}: it must be at least 1")
+    with torch.inference_mode(False), torch.enable_grad():
+        return _train(task, width, steps, formats, block_size, targets, batch_size, blocks, learning_rate, seed)
+
+
+def _train(
+    task: DenoisingTask,
+    width: int,
+    steps: int,
+    formats: Sequence[FPFormat] | None,
+    block_size: int,
+    targets: Collection[str],
+    batch_size: int,
+    blocks: int,
+    learning_rate: float,
+    seed: int,
+) -> list[TrainingRun]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = DenoiserEnsemble(task.mixture.dim, width, blocks, 1 if formats is None else formats, block_size)
+        model = DenoiserEnsemble(
+            task.mixture.dim, width, blocks, 1 if formats is None else formats, block_size, targets
+        )
     model.to(task.mixture.means)
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
@@ -139,14 +167,13 @@ def train_runs(
         optimizer,
         lambda i: min((i + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * max(i - warmup, 0) / max(steps - warmup, 1))),
     )
-    with torch.enable_grad():
-        for _ in range(steps):
-            y, sigma, clean = task.draw(batch_size, generator)
-            loss = (task.weight(sigma) * (model(y, sigma) - clean).square()).mean((1, 2)).sum()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+    for _ in range(steps):
+        y, sigma, clean = task.draw(batch_size, generator)
+        loss = (task.weight(sigma) * (model(y, sigma) - clean).square()).mean((1, 2)).sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
     with torch.no_grad():
         losses = task.losses(model(task.test_y, task.test_sigma)).tolist()
     size, tokens = model.parameters_each, steps * batch_size
