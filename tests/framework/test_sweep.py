@@ -129,7 +129,7 @@ def test_optuna_optimises_the_named_metric_and_survives_a_failing_trial(plugin, 
         "hydra.sweeper.n_trials=4",
         "trainer.max_epochs=1",
         "model.optimizer.lr=tag(log,interval(1e-4,1e-1))",
-        "model.fail_at_step=choice(null,0)",
+        "model.fail_at_step=choice(-1,0)",
     )
     (folder,) = folders(workplace)
     rows = table(folder)
