@@ -173,6 +173,8 @@ def compose(overrides: Sequence[str]) -> Composed:
         try:
             with _loader() as loader:
                 config = loader.load_configuration(CONFIG_NAME, list(overrides), run_mode=RunMode.RUN)
+                if plugins.clashes():
+                    _refuse_clashes(loader, list(overrides))
             return Composed(config, list(overrides))
         except YAMLError as error:
             raise UserError(f"A config file cannot be read: {' '.join(str(error).split())}") from error
@@ -181,6 +183,14 @@ def compose(overrides: Sequence[str]) -> Composed:
                 overrides = _with_added(match.group(2), overrides, may_add=match.group(1) == "override")
             else:
                 raise _readable(error, overrides) from error
+
+
+def _refuse_clashes(loader: Any, overrides: list[str]) -> None:
+    """Hydra would silently take the first of two options of one name."""
+    defaults = loader.compute_defaults_list(CONFIG_NAME, overrides, RunMode.RUN).defaults
+    for option in [default.config_path for default in defaults]:
+        if owners := plugins.clashes().get(option):
+            raise UserError(f"The option {option!r} is offered by {' and by '.join(owners)}: rename one of them.")
 
 
 def _with_added(key: str, overrides: Sequence[str], may_add: bool) -> list[str]:
@@ -272,11 +282,10 @@ def _readable(error: Exception, overrides: Sequence[str]) -> UserError:
 def _who_asks(text: str, option: str, overrides: Sequence[str]) -> str:
     """The command line where it chose the option, else the file in which Hydra found the choice."""
     file = re.search(r"In '([^']+)'", text)
-    chosen = [
-        f"{o.key_or_group}/{value}"
-        for o in parse(overrides)
-        for value in (o.value() if isinstance(o.value(), list) else [o.value()])
-    ]
+    chosen = set()
+    for override in parse(overrides):
+        value = override.value()
+        chosen |= {f"{override.key_or_group}/{one}" for one in (value if isinstance(value, list) else [value])}
     return "The command line" if option in chosen or file is None else option_file(file.group(1))
 
 

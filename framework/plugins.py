@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -113,6 +114,19 @@ def experiments() -> dict[str, tuple[Plugin, Path]]:
     return found
 
 
+def description(path: Path) -> str:
+    """The description in an experiment file, on one line, read without composing; empty if it has none."""
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+    except yaml.YAMLError:
+        return ""
+    text = content.get("description") if isinstance(content, dict) else None
+    return " ".join(str(text or "").split())
+
+
 def check_experiment(name: str) -> None:
     """Raise UserError, naming the nearest experiment or the broken plugin, unless ``name`` can be composed."""
     known = experiments()
@@ -154,7 +168,11 @@ def _diagnose(distribution: Distribution, entry: EntryPoint) -> Plugin:
     plugin = replace(plugin, location=location)
     if not (location / "conf").is_dir():
         return _broken(plugin, f"it has no conf folder at {location / 'conf'}")
-    if wrong := _wrong_version(distribution):
+    try:
+        wrong = _wrong_version(distribution)
+    except ValueError as error:  # packaging's InvalidRequirement
+        wrong = f"its requirements cannot be read: {' '.join(str(error).split())}"
+    if wrong:
         return _broken(plugin, wrong)
     try:
         return replace(plugin, trusted=_declared_trust(location / "plugin.yaml"))
@@ -195,8 +213,13 @@ def _declared_trust(path: Path) -> tuple[str, ...]:
         return ()
     import yaml
 
-    declared = yaml.safe_load(path.read_text()) or {}
-    unknown = set(declared) - {"trusted"}
-    if unknown:
-        raise ValueError(f"unknown key {sorted(unknown)[0]!r} (it may hold `trusted`, a list of package names)")
-    return tuple(str(name).rstrip(".") for name in declared.get("trusted", ()))
+    declared = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    if not isinstance(declared, dict):
+        raise ValueError("it must hold `trusted`, a list of package names")
+    for key in declared:
+        if key != "trusted":
+            raise ValueError(f"unknown key {key!r}.{nearest(str(key), ['trusted'])}")
+    names = declared.get("trusted") or []
+    if not isinstance(names, list) or not all(isinstance(n, str) and re.fullmatch(r"\w+(\.\w+)*", n) for n in names):
+        raise ValueError(f"`trusted` must be a list of package names, not {names!r}")
+    return tuple(names)

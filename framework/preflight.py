@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from framework import signatures
 from framework.build import locate, targets, untrusted
 from framework.config import SCHEMA_KEYS, STAGES, Composed, PathsSchema, Schema, leaves, task_config
-from framework.errors import ConfigError, nearest
+from framework.errors import ConfigError, Interrupted, nearest
 
 REFERENCE = re.compile(r"\$\{\s*([A-Za-z_]\w*)")
 SIMPLE = {
@@ -260,7 +260,9 @@ def _imported(key: str, node: dict[str, Any], composed: Composed) -> Iterator[st
     where = _at(f"{key}._target_", composed)
     try:
         target = locate(node["_target_"])
-    except Exception as error:
+    except (KeyboardInterrupt, Interrupted):
+        raise
+    except BaseException as error:  # a module may do anything on import, sys.exit included
         cause = error.__cause__ or error
         yield f"{where}: {node['_target_']!r} cannot be imported: {type(cause).__name__}: {cause}"
         return
