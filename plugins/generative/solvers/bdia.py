@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from ..grids import check_grid
 from ..schedules import NoiseSchedule
 from .base import Denoiser, Evaluator, NoiseSource, Past, Solver, combine, noise_prediction
-from .registry import Problem, register
+from .registry import register, register_order
 
 INCREMENTS = ("ddim", "heun", "heun_reuse")
 
@@ -96,7 +96,7 @@ class BDIA(Solver):
             warnings.warn(
                 f"BDIA with gamma = {self.gamma:g} is unstable on this grid of {len(plan)} steps from sigma = "
                 f"{levels[0]:g} to {levels[-1]:g}: on Gaussian data of standard deviation {self.data_std:g} its error "
-                f"is {own:.2g} where DDIM's is {plain:.2g}. Use more steps, a grid narrower at the noisy end, or a "
+                f"reaches {own:.2g} where DDIM's reaches {plain:.2g}. Use more steps, a grid narrower at the noisy end, or a "
                 "smaller gamma.",
                 BDIAWarning,
                 stacklevel=4,
@@ -165,16 +165,23 @@ class BDIA(Solver):
         final = self.sample(denoiser, y, sigmas, callback=lambda info: states.append(info.y))
         return states[-2], final
 
-    @torch.no_grad()
     def invert(
         self, denoiser: Denoiser, final: Tensor | tuple[Tensor, Tensor], sigmas: Tensor | Sequence[float]
     ) -> Tensor:
-        """The state at `sigmas[0]` from which `sample` reaches `final`.
+        """The state at `sigmas[0]` from which `sample` reaches `final`; see `invert_pair`."""
+        return self.invert_pair(denoiser, final, sigmas)[0]
+
+    @torch.no_grad()
+    def invert_pair(
+        self, denoiser: Denoiser, final: Tensor | tuple[Tensor, Tensor], sigmas: Tensor | Sequence[float]
+    ) -> tuple[Tensor, Tensor]:
+        """The first two states (y_0, y_1) of the trajectory that ends in `final`.
 
         Args:
             denoiser: As for `sample`.
             final: The pair of `sample_pair`, undone to rounding; or a single state at the last level (an image of the
-                user's own), whose neighbour is then made by one DDIM inversion step.
+                user's own), whose neighbour is then made by one DDIM inversion step. `sample_from_pair` brings the
+                result back to either.
             sigmas: The grid of `sample`, noise first.
 
         Raises:
@@ -182,14 +189,8 @@ class BDIA(Solver):
                 in 0, where the noise prediction is undefined.
         """
         levels = check_grid(sigmas)
-        if self.gamma == 0 and len(levels) > 2:
-            raise ValueError("gamma = 0 has no exact inverse; use gamma > 0, or ddim_invert for the approximate one")
-        if self.increment == "heun_reuse":
-            raise ValueError('increment = "heun_reuse" has no inverse; use "ddim" or "heun"')
+        self._require_inverse(levels)
         self._check_rounding(levels, final.dtype if isinstance(final, Tensor) else final[1].dtype)
-        device = final.device if isinstance(final, Tensor) else final[1].device
-        stages = [torch.tensor(stage, dtype=torch.float64).to(device).unbind() for stage in self.stages(levels)]
-        evaluate = Evaluator(denoiser)
         if isinstance(final, Tensor):
             if levels[-1] == 0:
                 raise ValueError(
@@ -199,15 +200,44 @@ class BDIA(Solver):
             later, y = final, ddim_invert(denoiser, final, levels[-2:])
         else:
             y, later = final
-        steps = self._steps(levels)
-        for i in range(len(levels) - 2, 0, -1):
-            plan = steps[i]
-            evaluate.step, evaluate.levels = i, stages[i]
-            slope = noise_prediction(y, evaluate(y), plan.sigma)
-            forward, backward = self._increments(evaluate, y, slope, plan, None)
-            y, later = y + backward + (later - y - forward) / plan.gamma, y
-        evaluate.finish()
+        for step, forward, backward in self._walk(denoiser, lambda: y, levels, reverse=True):
+            y, later = y + backward + (later - y - forward) / step.gamma, y
+        return y, later
+
+    @torch.no_grad()
+    def sample_from_pair(
+        self, denoiser: Denoiser, pair: tuple[Tensor, Tensor], sigmas: Tensor | Sequence[float]
+    ) -> Tensor:
+        """The state at the last level from the first two, those of `invert_pair`; undoes it to rounding."""
+        levels = check_grid(sigmas)
+        self._require_inverse(levels)
+        earlier, y = pair
+        for step, forward, backward in self._walk(denoiser, lambda: y, levels, reverse=False):
+            y, earlier = y + forward + step.gamma * (earlier - y - backward), y
         return y
+
+    def _walk(
+        self, denoiser: Denoiser, state: Callable[[], Tensor], levels: tuple[float, ...], reverse: bool
+    ) -> Iterator[tuple[BDIAStep, Tensor, Tensor]]:
+        """Both increments at the current state for every step but the first, in either direction."""
+        steps = self._steps(levels)
+        evaluate = Evaluator(denoiser)
+        order = range(len(steps) - 1, 0, -1) if reverse else range(1, len(steps))
+        device = state().device
+        stages = [torch.tensor(stage, dtype=torch.float64).to(device).unbind() for stage in self.stages(levels)]
+        for i in order:
+            y = state()
+            evaluate.step, evaluate.levels = i, stages[i]
+            slope = noise_prediction(y, evaluate(y), steps[i].sigma)
+            forward, backward = self._increments(evaluate, y, slope, steps[i], None)
+            yield steps[i], forward, backward
+        evaluate.finish()
+
+    def _require_inverse(self, levels: tuple[float, ...]) -> None:
+        if self.gamma == 0 and len(levels) > 2:
+            raise ValueError("gamma = 0 has no exact inverse; use gamma > 0, or ddim_invert for the approximate one")
+        if self.increment == "heun_reuse":
+            raise ValueError('increment = "heun_reuse" has no inverse; use "ddim" or "heun"')
 
     def _check_rounding(self, levels: tuple[float, ...], dtype: torch.dtype) -> None:
         amplification = math.prod(1.0 / step.gamma for step in self._steps(levels)[1:] if step.gamma > 0)
@@ -241,21 +271,28 @@ def ddim_invert(denoiser: Denoiser, y: Tensor, sigmas: Tensor | Sequence[float])
 
 
 def _gaussian_error(plan: Sequence[BDIAStep], data_std: float) -> float:
-    """Relative error of the final scale on Gaussian data, where the whole sampler is a scalar recursion."""
+    """Largest relative error of the scale on Gaussian data, where the whole sampler is a scalar recursion.
+
+    Along the trajectory rather than at its end, where a growing oscillation may happen to cross zero.
+    """
     variance = data_std**2
-    y, last = math.sqrt(plan[0].sigma ** 2 + variance), 0.0
+    y, last, worst = math.sqrt(plan[0].sigma ** 2 + variance), 0.0, 0.0
     for step in plan:
         slope = y * step.sigma / (step.sigma**2 + variance)
         y, last = y + step.forward * slope + step.gamma * (last - y - step.backward * slope), y
-    exact = math.sqrt((plan[-1].sigma + plan[-1].forward) ** 2 + variance)
-    return abs(y - exact) / exact
+        exact = math.sqrt((step.sigma + step.forward) ** 2 + variance)
+        worst = max(worst, abs(y - exact) / exact)
+    return worst
 
 
-@register("bdia")
-def _bdia(problem: Problem) -> Solver:
-    return BDIA(gamma=1.0)
+BDIA_SOLVERS: dict[str, tuple[BDIA, int]] = {
+    "bdia": (BDIA(), 2),
+    "bdia_half": (BDIA(0.5), 1),
+    "bdia_heun": (BDIA(1.0, "heun"), 2),
+    "bdia_heun_reuse": (BDIA(0.5, "heun_reuse"), 2),
+}
+"""Ready-made configurations by name, each with its order."""
 
-
-@register("bdia_half")
-def _bdia_half(problem: Problem) -> Solver:
-    return BDIA(gamma=0.5)
+for _name, (_solver, _order) in BDIA_SOLVERS.items():
+    register(_name)(lambda problem, solver=_solver: solver)
+    register_order(_name, _order)(lambda problem, solver=_solver: solver)

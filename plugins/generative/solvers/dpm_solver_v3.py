@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .base import Denoiser, Evaluator, NoiseSource, Past, Solver, StepInfo
-from .ems import EMS
+from .ems import EMS, problem_statistics
+from .registry import Problem, register, register_order
 from .taylor import derivative_weights
 
 # Three-point Gauss-Legendre rule on [0, 1], and the matrix that integrates its interpolant up to each node.
@@ -142,15 +143,17 @@ class DPMSolverV3(Solver):
     """Multistep predictor-corrector around model statistics. Zheng et al. 2023, arXiv:2310.13268.
 
     Time variable lambda = -log sigma_tilde. Order 1 to 3 in the step, one evaluation a step: the corrector reuses the
-    evaluation that the next step needs, and is not applied to the final state. With l = 1, s = b = 0 it is
-    DPM-Solver++ / UniPC, with l = 0, s = -1, b = 0 DPM-Solver. One step is exact on Gaussian data.
+    evaluation that the next step needs, and is not applied to the final state. With l = 1, s = b = 0 it is the exact
+    integrator of DPM-Solver++, with l = 0, s = -1, b = 0 that of DPM-Solver. One step is exact on Gaussian data. The
+    statistics are piecewise linear between their nodes: order 3 shows on steps longer than their spacing.
 
     Args:
         ems: Statistics of the denoiser over the whole range of the grid (`compute_ems`).
         order: Order of the predictor, 1 to 3. Authors: 3 for unconditional models, 2 for guided ones.
         corrector: Re-do each step with the evaluation at its end, at the predictor's order.
-        predictor_pseudo: Estimate the predictor's derivatives by divided differences (authors: at 5 evaluations).
-        corrector_pseudo: Likewise for the corrector, whose order then rises by one.
+        predictor_pseudo: Estimate the predictor's derivatives by divided differences (authors: at 5 evaluations);
+            order at most 2.
+        corrector_pseudo: Likewise for the corrector, with one node more; order at most 2.
         lower_order_final: Order at most the number of steps left.
         corrector_below: The corrector acts only on states with sigma at most this. The authors' "half" for strongly
             guided models is `schedule.sigma_tilde(0.5)`.
@@ -173,6 +176,8 @@ class DPMSolverV3(Solver):
     def __post_init__(self) -> None:
         if self.order not in (1, 2, 3):
             raise ValueError(f"order = {self.order!r} must be 1, 2 or 3")
+        if not self.corrector and (self.corrector_pseudo or not math.isinf(self.corrector_below)):
+            raise ValueError("corrector_pseudo and corrector_below need corrector = True")
         if self.start not in ("ramp", "exact"):
             raise ValueError(f"start = {self.start!r} is neither 'ramp' nor 'exact'")
 
@@ -229,9 +234,11 @@ class DPMSolverV3(Solver):
 
     def begin(self, y: Tensor, past: Sequence[Past]) -> list:
         """[f of earlier points, newest first; the state the last step started from]."""
-        if self.ems.shape and torch.broadcast_shapes(self.ems.shape, y.shape[1:]) != y.shape[1:]:
+        given = y.shape[1:]
+        aligned = zip(reversed(self.ems.shape), reversed(given), strict=False)
+        if len(self.ems.shape) > len(given) or any(own not in (1, size) for own, size in aligned):
             raise ValueError(
-                f"the statistics are of samples of shape {self.ems.shape}, the state's are {tuple(y.shape[1:])}"
+                f"the statistics are of samples of shape {self.ems.shape}, the state's are {tuple(given)}"
             )
         values = [
             (1.0 - self.ems.l_at(-math.log(point.sigma))).to(y) * point.y - point.denoised for point in past
@@ -251,3 +258,40 @@ class DPMSolverV3(Solver):
         memory[1] = y
         del values[self.order + 1 :]
         return predictor(y, values)
+
+
+@register("dpm_solver_v3")
+def _order3(problem: Problem) -> Solver:
+    return DPMSolverV3(problem_statistics(problem))
+
+
+@register("dpm_solver_v3_2")
+def _order2(problem: Problem) -> Solver:
+    return DPMSolverV3(problem_statistics(problem), order=2)
+
+
+@register("dpm_solver_v3_pseudo")
+def _pseudo(problem: Problem) -> Solver:
+    return DPMSolverV3(problem_statistics(problem), predictor_pseudo=True)
+
+
+@register("dpm_solver_v3_final")
+def _final(problem: Problem) -> Solver:
+    return DPMSolverV3(problem_statistics(problem), lower_order_final=True)
+
+
+def _proven(order: int, **options: bool) -> Callable[[Problem], Solver]:
+    def build(problem: Problem) -> Solver:
+        # an exact history lies above the range
+        wide = replace(problem, sigma_max=1.5 * problem.sigma_max)
+        return DPMSolverV3(problem_statistics(wide, 481, 1024), order, start="exact", **options)
+
+    return build
+
+
+for _order in (1, 2, 3):
+    register_order(f"dpm_solver_v3_{_order}", _order, "log_snr", _order - 1)(_proven(_order))
+    register_order(f"dpm_solver_v3_{_order}_predictor", _order, "log_snr", _order - 1)(
+        _proven(_order, corrector=False)
+    )
+register_order("dpm_solver_v3_3_pseudo", 2, "log_snr", 2)(_proven(3, predictor_pseudo=True, corrector=False))

@@ -25,6 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .base import Denoiser
+from .registry import Problem
 
 DataSampler = Callable[[int, torch.Generator | None], Tensor]
 
@@ -74,6 +75,13 @@ class EMS:
     def to(self, device: torch.device | str) -> EMS:
         """The same statistics on another device."""
         return EMS(*(value.to(device) for value in (self.lambdas, self.l, self.s, self.b)))
+
+    def fingerprint(self) -> str:
+        """A short hash of the numbers, the same wherever they are."""
+        digest = hashlib.sha256()
+        for value in (self.lambdas, self.l, self.s, self.b):
+            digest.update(value.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def save(self, path: str | Path) -> Path:
         """Write a .pt file that `torch.load(weights_only=True)` reads."""
@@ -270,6 +278,46 @@ def cached_ems(folder: str | Path, settings: Mapping[str, Any], compute: Callabl
     ems = compute()
     ems.save(path)
     return ems
+
+
+def problem_statistics(problem: Problem, points: int = 121, n_samples: int = 512) -> EMS:
+    """Statistics of a registry problem's denoiser over its range, cached where the problem has a cache.
+
+    The denoiser cannot be hashed; its answers to a few fixed states stand for it in the cache's key.
+
+    Raises:
+        ValueError: the problem brings no data.
+    """
+    data = problem.data
+    if data is None:
+        raise ValueError("model statistics need examples of the data: give the problem its data")
+    if problem.fast:
+        points, n_samples = min(points, 31), min(n_samples, 32)
+
+    def draw(count: int, generator: torch.Generator | None) -> Tensor:
+        return data[torch.randint(len(data), (count,), generator=generator, device=data.device)]
+
+    def compute() -> EMS:
+        generator = torch.Generator(data.device).manual_seed(problem.seed)
+        ends = -math.log(problem.sigma_max), -math.log(problem.sigma_min)
+        lambdas = torch.linspace(*ends, points, dtype=torch.float64)
+        return compute_ems(problem.denoiser, draw, lambdas, n_samples, generator)
+
+    if problem.cache is None:
+        return compute()
+    levels = torch.tensor([problem.sigma_max, 1.0, problem.sigma_min], dtype=torch.float64, device=data.device)
+    probe = data[: min(len(data), 4)]
+    with torch.no_grad():
+        answers = [problem.denoiser(probe + level.to(probe.dtype), level).double().cpu() for level in levels]
+    settings = {
+        "range": [problem.sigma_max, problem.sigma_min],
+        "points": points,
+        "n_samples": n_samples,
+        "seed": problem.seed,
+        "data": hashlib.sha256(data.cpu().numpy().tobytes()).hexdigest(),
+        "denoiser": [[round(value, 6) for value in answer.flatten()[:64].tolist()] for answer in answers],
+    }
+    return cached_ems(problem.cache, settings, compute).to(data.device)
 
 
 def _forward_jvp(function: Callable[..., Tensor], primals: tuple, tangents: tuple) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ before it evaluates them; here every candidate is evaluated.)
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,9 +19,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..grids import karras, log_snr, time_quadratic, time_uniform
+from ..mixtures import reference_trajectory
 from ..schedules import VPLinear
-from .base import Denoiser
-from .ems import EMS
+from .base import Denoiser, Solver
+from .ems import EMS, problem_statistics
+from .registry import Problem, register
 from .unified import CORRECTORS, MAX_ORDER, RELAXATIONS, SolverSchedule, StepGenes, uniform_schedule
 
 
@@ -307,13 +310,12 @@ def _repair(
 ) -> SolverSchedule:
     """The nearest valid schedule within the budget: levels apart and in range, genes that the nodes allow."""
     steps = [dict(genes) for genes in steps]
-    logs = np.log(np.asarray(sigmas))
-    gap = 1e-3 * (logs[0] - logs[-1])
-    for i in range(1, len(logs) - 1):
-        logs[i] = min(logs[i], logs[i - 1] - gap)
-    for i in range(len(logs) - 2, 0, -1):
-        logs[i] = max(logs[i], logs[i + 1] + gap)
-    levels = [sigmas[0], *np.exp(logs[1:-1]).tolist(), sigmas[-1]]
+    levels = list(sigmas)
+    ratio = (levels[0] / levels[-1]) ** 1e-3  # least distance of two levels
+    for i in range(1, len(levels) - 1):
+        levels[i] = min(levels[i], levels[i - 1] / ratio)
+    for i in range(len(levels) - 2, 0, -1):
+        levels[i] = max(levels[i], levels[i + 1] * ratio)
 
     while True:
         valid = tuple(_valid_genes(genes, i) for i, genes in enumerate(steps))
@@ -340,3 +342,47 @@ def _valid_genes(genes: Mapping[str, object], i: int) -> StepGenes:
     coefficient = genes["relaxation_coefficient"] if relaxation == "linear" else 0.0
     start = min(genes["start"], i + 1)
     return StepGenes(order, genes["prediction"], difference, relaxation, coefficient, genes["corrector"], start)
+
+
+def searched_schedule(
+    problem: Problem, nfe: int, ems: EMS, evaluations: int = 1000, samples: int = 96
+) -> SolverSchedule:
+    """The schedule found for a registry problem at a budget, kept in its cache.
+
+    The search is held in: noise from the problem's own seed, exact trajectories by Runge-Kutta in log sigma.
+    """
+    if problem.fast:
+        evaluations, samples = 60, 8
+    predictions = ("data", "v3") if problem.fast else ("noise", "data", "v3")
+    initial = fixed_schedules(nfe, problem.sigma_max, problem.sigma_min, predictions, 1 if problem.fast else 3)
+    space = SearchSpace(nfe, predictions)
+    path = None
+    if problem.cache is not None:
+        key = f"{space}|{evaluations}|{samples}|{problem.seed}|{sorted(initial)}|{ems.fingerprint()}"
+        path = problem.cache / f"schedule-nfe{nfe}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.yaml"
+        if path.is_file():
+            return SolverSchedule.load(path)
+    generator = torch.Generator(problem.data.device).manual_seed(problem.seed)
+    shape = (samples, *problem.data.shape[1:])
+    y = torch.randn(shape, dtype=problem.data.dtype, device=problem.data.device, generator=generator)
+    y = problem.sigma_max * y
+    ends = torch.tensor([problem.sigma_max, problem.sigma_min], dtype=torch.float64)
+    with torch.no_grad():
+        exact = reference_trajectory(problem.denoiser, y, ends, steps=100 if problem.fast else 500)[-1]
+    objective = TrajectoryObjective(problem.denoiser, y, exact, ems)
+    rng = np.random.default_rng(problem.seed + nfe)
+    found = search_schedule(objective, initial, space, max(evaluations, len(initial)), rng, progress=not problem.fast)
+    if path is not None:
+        found.schedule.save(path)
+    return found.schedule
+
+
+@register("searched_schedule")
+def _searched(problem: Problem) -> dict[int, tuple[Solver, Tensor]]:
+    """For budgets up to 20, beyond which the fixed solvers are already at the search's own resolution."""
+    ems = problem_statistics(problem)
+    schedules = {nfe: searched_schedule(problem, nfe, ems) for nfe in problem.nfes if nfe <= 20}
+    return {
+        nfe: (schedule.solver(ems), torch.tensor(schedule.sigmas, dtype=torch.float64))
+        for nfe, schedule in schedules.items()
+    }
