@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -78,7 +79,7 @@ def find(dotted: str) -> Found:
             continue
         if len(rest) > 1:
             return _member(node, home, rest[1:])
-        return Found(home, rest[0], _signature(node, home))
+        return Found(home, getattr(node, "name", rest[0]), _signature(node, home))
     return Found(module, "", None)
 
 
@@ -144,14 +145,14 @@ def _lookup(module: str, name: str, depth: int = 0) -> tuple[ast.stmt | str, str
     if depth > 20:
         raise Unknown(name)
     package = module if (_file(module) or Path()).name == "__init__.py" else module.rpartition(".")[0]
+    if len({key for s in _statements(module) for bound, key in _bindings(s) if bound == name}) > 1:
+        raise Unknown(name)  # defined twice, under conditions that only running can decide
     known: list[str] = []
     dynamic = False
     for statement in reversed(_statements(module)):
         if isinstance(statement, DEFINITIONS):
             dynamic |= statement.name == "__getattr__"
             if statement.name == name:
-                if name in known:  # defined twice, under different conditions
-                    raise Unknown(name)
                 return statement, module
             known.append(statement.name)
         elif isinstance(statement, ast.ImportFrom):
@@ -193,6 +194,23 @@ def _lookup(module: str, name: str, depth: int = 0) -> tuple[ast.stmt | str, str
     if dynamic:
         raise Unknown(name)
     raise NotFound(name, module, [k for k in known if not k.startswith("_")])
+
+
+def _bindings(statement: ast.stmt) -> Iterator[tuple[str, str]]:
+    """The names a statement binds, each with a key that is the same where they mean the same."""
+    if isinstance(statement, DEFINITIONS):
+        if not any("overload" in ast.unparse(d) for d in statement.decorator_list):
+            yield statement.name, f"line {statement.lineno}"
+    elif isinstance(statement, ast.Import):
+        for alias in statement.names:
+            name = alias.asname or alias.name.split(".")[0]
+            yield name, alias.name if alias.asname else name
+    elif isinstance(statement, ast.ImportFrom):
+        for alias in statement.names:
+            yield alias.asname or alias.name, f"{statement.level} {statement.module} {alias.name}"
+    elif isinstance(statement, (ast.Assign, ast.AnnAssign)):
+        for name in _assigned(statement):
+            yield name, f"line {statement.lineno}"
 
 
 def _names(module: str) -> list[str]:
@@ -249,7 +267,7 @@ def _class_signature(node: ast.ClassDef, home: str) -> Signature:
                 if _is_dataclass(base):
                     fields |= _fields(base)
             return Signature(tuple(fields.values()))
-        if any(not ast.unparse(d).startswith(("final", "typing.final")) for d in cls.decorator_list):
+        if any(not re.match(r"(\w+\.)?(final|dataclass)\b", ast.unparse(d)) for d in cls.decorator_list):
             raise Unknown(cls.name)  # attrs and the like write an __init__ of their own
     return Signature(())
 
