@@ -30,7 +30,9 @@ class SequenceClassifiers(pl.LightningModule):
             data is the run's).
         pairs: compare two sequences (the retrieval task).
         lr, weight_decay, ssm_lr, policy, dt_global, overrides, frozen: of ``parameter_groups``.
-        warmup: fraction of all steps with a linearly rising rate; a cosine to zero follows.
+        warmup: fraction of the schedule with a linearly rising rate; a cosine to zero follows.
+        schedule_steps: optimiser steps of the schedule, which may outlast the training; the training's own number
+            when omitted.
         clip: largest gradient norm of each network, or None.
 
     Batches are dicts: ``x``, ``y`` and, where lengths vary, ``lengths``.
@@ -52,11 +54,14 @@ class SequenceClassifiers(pl.LightningModule):
         overrides: Mapping[str, Mapping[str, float]] | None = None,
         frozen: Iterable[str] = (),
         warmup: float = 0.0,
+        schedule_steps: int | None = None,
         clip: float | None = 1.0,
     ) -> None:
         super().__init__()
         if not layers:
             raise ValueError("layers must name at least one layer")
+        if schedule_steps is not None and schedule_steps < 1:
+            raise ValueError(f"schedule_steps must be at least 1, not {schedule_steps}")
         if not 0 <= warmup < 1:
             raise ValueError(f"warmup must lie in [0, 1), not {warmup}")
         self.replicas = list(replicas)
@@ -71,7 +76,7 @@ class SequenceClassifiers(pl.LightningModule):
                 with torch.random.fork_rng(devices=[]):
                     torch.manual_seed(seed)
                     built = network(layer=layer)
-                    self.networks[_key(name, seed)] = PairClassifier(built, built.decoder.out_features) if pairs else built
+                    self.networks[_key(name, seed)] = PairClassifier(built) if pairs else built
         self.optimisation = {
             "lr": lr,
             "weight_decay": weight_decay,
@@ -81,7 +86,7 @@ class SequenceClassifiers(pl.LightningModule):
             "overrides": overrides,
             "frozen": tuple(frozen),
         }
-        self.warmup, self.clip = warmup, clip
+        self.warmup, self.schedule_steps, self.clip = warmup, schedule_steps, clip
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, name: str | None = None) -> Tensor:
         """Logits of one network, ``<layer>_seed<k>``; of the first when no name is given."""
@@ -147,7 +152,7 @@ class SequenceClassifiers(pl.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = torch.optim.AdamW(parameter_groups(self.networks, **self.optimisation))
-        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        steps = self.schedule_steps or max(1, int(self.trainer.estimated_stepping_batches))
         rising = int(self.warmup * steps)
 
         def factor(step: int) -> float:
@@ -185,6 +190,7 @@ class RobustClassifiers(SequenceClassifiers):
         overrides: Mapping[str, Mapping[str, float]] | None = None,
         frozen: Iterable[str] = (),
         warmup: float = 0.0,
+        schedule_steps: int | None = None,
         clip: float | None = 1.0,
     ) -> None:
         super().__init__(
@@ -200,6 +206,7 @@ class RobustClassifiers(SequenceClassifiers):
             overrides,
             frozen,
             warmup,
+            schedule_steps,
             clip,
         )
         self.conditions = [None, *((float(w), float(a)) for w in omegas for a in amplitudes)]

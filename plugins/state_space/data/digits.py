@@ -13,13 +13,13 @@ class DigitsData(SequenceData):
     """1,797 scans of 8×8 pixels in [0, 1] as sequences of 64·repeat steps; 80 % train, 20 % test, stratified.
 
     Args:
-        batch_size, workers: of the loaders.
+        batch_size, workers, fast: as ``SequenceData``.
         repeat: every pixel is shown this many times.
         split_seed: of the split.
     """
 
-    def __init__(self, batch_size: int = 64, repeat: int = 1, split_seed: int = 0, workers: int = 0) -> None:
-        super().__init__(batch_size, workers)
+    def __init__(self, batch_size: int = 64, repeat: int = 1, split_seed: int = 0, workers: int = 0, fast: bool = False) -> None:
+        super().__init__(batch_size, workers, fast)
         if repeat < 1:
             raise ValueError(f"repeat must be at least 1, not {repeat}")
         self.repeat, self.split_seed = repeat, split_seed

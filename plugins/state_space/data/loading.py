@@ -60,13 +60,14 @@ class SequenceData(pl.LightningDataModule):
     Args:
         batch_size: sequences in a batch.
         workers: loader processes.
+        fast: batches of at most 4 sequences, and small generated sets.
     """
 
-    def __init__(self, batch_size: int, workers: int = 0) -> None:
+    def __init__(self, batch_size: int, workers: int = 0, fast: bool = False) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        self.batch_size, self.workers = batch_size, workers
+        self.batch_size, self.workers, self.fast = min(batch_size, 4) if fast else batch_size, workers, fast
         self.sets: dict[str, Dataset] = {}
 
     def _loader(self, name: str) -> DataLoader[Any] | list[Any]:
