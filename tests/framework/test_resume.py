@@ -219,3 +219,18 @@ def test_a_moved_run_folder_resumes_where_it_is(stopping, workplace):
     assert in_fork("resume", str(workplace / "new")) == 0
     assert not (workplace / "old").exists()
     assert_same(workplace / "whole", workplace / "new")
+
+
+def test_a_signal_ends_a_sweep_and_resume_finishes_it(stopping, workplace):
+    folder = workplace / "sweep"
+    one_run, *overrides = stopping(folder, 12, signal.SIGTERM)[:1] + stopping(folder, 12, signal.SIGTERM)[2:]
+    assert in_fork("-m", one_run, *overrides, "seed=1,2", f"hydra.sweep.dir={folder}") == 143
+    assert read_json(folder / "0" / "record.json")["status"] == "interrupted"
+    assert not (folder / "1").exists()  # what asks a job to stop asks the sweep to stop
+    assert (folder / "sweep.csv").is_file()
+    assert in_fork("resume", str(folder)) == 0
+    records = [read_json(folder / job / "record.json") for job in "01"]
+    assert [r["status"] for r in records] == ["finished", "finished"]
+    assert "resumed" in records[0] and "resumed" not in records[1]
+    assert in_fork(*stopping(workplace / "alone"), "seed=1") == 0
+    assert_same(workplace / "alone", folder / "0")
