@@ -7,10 +7,10 @@ import math
 import os
 import platform
 import resource
+import secrets
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -24,19 +24,23 @@ METRICS = "metrics.json"
 CONFIG = "config.yaml"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step: whoever reads it, or kills us meanwhile, finds the old text or the new, whole."""
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file in one step: whoever reads it, or kills us meanwhile, finds the old content or the new, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with part.open("xb") as file:  # unlike tempfile's, readable by whom the umask allows
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
+        part.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -153,15 +157,16 @@ def _versions() -> dict[str, str]:
 def _git(run_dir: Path) -> dict[str, Any] | None:
     """The commit of the repository the run was launched from; uncommitted changes go to ``git.diff``."""
 
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout
+    def git(*arguments: str) -> bytes:
+        return subprocess.run(["git", *arguments], capture_output=True, check=True).stdout
 
     try:
-        commit = git("rev-parse", "HEAD").strip()
-        diff = git("diff", "HEAD")
-        untracked = git("ls-files", "--others", "--exclude-standard").splitlines()
+        commit, root = git("rev-parse", "HEAD", "--show-toplevel").decode().splitlines()
+        diff = git("-C", root, "diff", "--no-ext-diff", "--no-color", "--binary", "HEAD")
+        untracked = git("-C", root, "ls-files", "--others", "--exclude-standard", "-z").decode(errors="replace")
     except (OSError, subprocess.CalledProcessError):
         return None
     if diff:
-        write_text(run_dir / "git.diff", diff)
-    return {"commit": commit, "dirty": bool(diff or untracked), "untracked": untracked[:100]}
+        write_bytes(run_dir / "git.diff", diff)  # in whatever encoding the changed files have
+    names = untracked.split("\0")[:-1]
+    return {"commit": commit, "dirty": bool(diff or names), "untracked": names[:100]}
