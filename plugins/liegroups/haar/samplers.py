@@ -170,7 +170,8 @@ class CoordinateBox:
 class CoordinateNormal:
     """Normal coordinates of standard deviation ``std``, any group; weight = Haar density over the normal density.
 
-    Covers the group without a boundary, at the price of unbounded weights.
+    Covers the chart without a boundary, at the price of unbounded weights. Draws outside the chart (angles beyond pi)
+    would count elements twice: they get weight zero.
     """
 
     def __init__(self, group: LieGroup, std: float = 0.5):
@@ -183,7 +184,9 @@ class CoordinateNormal:
         v = self.std * torch.randn(n, self.group.dim, generator=generator, dtype=torch.float64)
         log_q = -0.5 * (v / self.std).square().sum(-1) - self.group.dim * math.log(self.std * math.sqrt(2 * math.pi))
         g = self.group.from_coordinates(v)
-        return Samples(g, self.group.inverse(g), self.group.haar_log_density(v) - log_q)
+        inside = (self.group.coordinates(g) - v).abs().amax(-1) < 1e-6 if self.group.dim else log_q.isfinite()
+        log_weight = torch.where(inside, self.group.haar_log_density(v) - log_q, -torch.inf)
+        return Samples(g, self.group.inverse(g), log_weight)
 
 
 class ProductSampler:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +32,7 @@ class Samples:
 
     def normalized(self) -> Samples:
         """Weights divided by their mean, so that the samples stand for a measure of total mass one."""
-        mean = torch.logsumexp(self.log_weight, 0) - torch.log(torch.tensor(float(max(len(self), 1))))
+        mean = torch.logsumexp(self.log_weight, 0) - math.log(max(len(self), 1))
         return Samples(self.g, self.g_inv, self.log_weight - mean)
 
     def unweighted(self) -> Samples:

@@ -173,10 +173,10 @@ class SeparableKernel(nn.Module):
 
 
 class DepthwiseKernel(nn.Module):
-    """``k(x, h)[o, i] = sum_r k_s(x)[o, r] k_H(h)[o, r] W[o, r, i]``: space, group and channels all separate.
+    """``k(x, h)[o, i] = sum_r k_s(x)[o, r, i] k_H(h)[r, i]``: depthwise over the group, channels mixed in space.
 
-    ``forward`` evaluates it densely on concatenated coordinates; ``spatial`` and ``group`` give factors of shape
-    [..., out, rank] and ``mixture`` [out, rank, in] mixes the channels.
+    ``forward`` evaluates it densely on concatenated coordinates; ``spatial`` and ``group`` give factors of shapes
+    [..., out, rank, in] and [..., rank, in].
     """
 
     def __init__(
@@ -187,21 +187,22 @@ class DepthwiseKernel(nn.Module):
         if rank < 1:
             raise ValueError(f"rank={rank} must be at least 1")
         self.space_features, self.rank, self.shape = space_features, rank, (out_channels, in_channels)
-        self.spatial_net = factory(space_features, out_channels, rank, taps)
-        self.group_net = factory(group_features, out_channels, rank, 1)
-        self.mixture = nn.Parameter(torch.randn(out_channels, rank, in_channels) / math.sqrt(in_channels))
+        self.spatial_net = factory(space_features, out_channels, rank * in_channels, taps)
+        self.group_net = factory(group_features, rank, in_channels, 1)
+        # unit second moment, as the spatial factor carries the scale of the whole kernel
+        self.group_scale = math.sqrt(in_channels)
 
     def spatial(self, z: Tensor) -> Tensor:
-        """[..., space_features] -> [..., out, rank]."""
-        return self.spatial_net(z)
+        """[..., space_features] -> [..., out, rank, in]."""
+        return self.spatial_net(z).unflatten(-1, (self.rank, self.shape[1]))
 
     def group(self, features: Tensor) -> Tensor:
-        """[..., group_features] -> [..., out, rank]."""
-        return self.group_net(features)
+        """[..., group_features] -> [..., rank, in]."""
+        return self.group_scale * self.group_net(features)
 
     def forward(self, z: Tensor) -> Tensor:
         space, group = z[..., : self.space_features], z[..., self.space_features :]
-        return torch.einsum("...or,...or,ori->...oi", self.spatial(space), self.group(group), self.mixture)
+        return torch.einsum("...ori,...ri->...oi", self.spatial(space), self.group(group))
 
 
 def _require_layers(layers: int, width: int) -> None:

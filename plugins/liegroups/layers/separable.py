@@ -53,10 +53,11 @@ class SeparableGroupConv(GroupLayer):
 
 
 class DepthwiseGroupConv(GroupLayer):
-    """``GroupConv`` for kernels ``k(x, h)[o, i] = sum_r k_s(x)[o, r] k_H(h)[o, r] W[o, r, i]``: channels separate too.
+    """``GroupConv`` for kernels ``k(x, h)[o, i] = sum_r k_s(x)[o, r, i] k_H(h)[r, i]``: depthwise over the group.
 
-    Channels are mixed at every sample, then each of the ``C' rank`` channels is integrated over the group and convolved
-    in space: ``C' rank (C N + N N' + N' k^2)`` multiplications a pixel. Raises ValueError as ``SeparableGroupConv``.
+    Every channel is integrated over the group by itself; then each output sample has its own spatial convolution that
+    mixes channels: ``C rank N N' + C C' rank N' k^2`` multiplications a pixel, so the cost of the convolution is linear
+    in the number of samples. Raises ValueError as ``SeparableGroupConv``.
     """
 
     def __init__(
@@ -72,28 +73,27 @@ class DepthwiseGroupConv(GroupLayer):
         )
 
     def weights(self, inp: Samples, out: Samples) -> tuple[Tensor, Tensor]:
-        """-> (integral over the group [C', rank, N', N], spatial [C', N', rank, k, k])."""
+        """-> (integral over the group [C, rank, N', N], spatial [N', C', rank, C, k, k])."""
         with without_autocast(out.g.device.type):
             z, _ = self.kernel_points(out.g_inv)
-            spatial = self.kernel.spatial(z) * self.windowed(z)[..., None, None]
+            spatial = self.kernel.spatial(z) * self.windowed(z)[..., None, None, None]
             features = self.group.features(self.group.compose(out.g_inv[:, None], inp.g))
             group = self.kernel.group(features) * self.measure(inp)[:, None, None]
-        spatial = spatial.permute(2, 0, 3, 1).unflatten(-1, (self.kernel_size, self.kernel_size))
-        return group.permute(2, 3, 0, 1), spatial
+        spatial = spatial.permute(0, 2, 3, 4, 1).unflatten(-1, (self.kernel_size, self.kernel_size))
+        return group.permute(3, 2, 0, 1), spatial
 
     def forward(self, field: Tensor, inp: Samples, out: Samples) -> Tensor:
         flatten_field(field, inp, self.in_channels)
         group, spatial = self.weights(inp, out)
-        height, width = field.shape[-2:]
-        mixture = self.kernel.mixture.flatten(0, 1).to(field.dtype)
-        mixed = torch.matmul(mixture, field.flatten(2)).unflatten(-1, (len(inp), height * width))
-        moved = torch.matmul(group.flatten(0, 1).to(field.dtype), mixed).unflatten(1, (self.out_channels, -1))
-        # ranks become the input channels of one grouped convolution for each output channel and sample
-        moved = moved.transpose(2, 3).reshape(len(field), -1, height, width)
-        result = nn.functional.conv2d(
-            moved, spatial.flatten(0, 1).to(field.dtype), padding=self.padding, groups=self.out_channels * len(out)
-        )
-        return result.unflatten(1, (self.out_channels, len(out)))
+        batch, channels, _, height, width = field.shape
+        # one matrix product for each channel: [rank N', N] times [N, batch pixels]
+        columns = field.flatten(3).permute(1, 2, 0, 3).flatten(2)
+        moved = torch.bmm(group.flatten(1, 2).to(field.dtype), columns)
+        moved = moved.unflatten(1, (-1, len(out))).unflatten(-1, (batch, height, width))
+        moved = moved.permute(3, 2, 1, 0, 4, 5).flatten(1, 3)
+        weight = spatial.flatten(0, 1).flatten(1, 2).to(field.dtype)
+        result = nn.functional.conv2d(moved, weight, padding=self.padding, groups=len(out))
+        return result.unflatten(1, (len(out), self.out_channels)).transpose(1, 2)
 
 
 def _require_separable(group: LieGroup, window: str) -> None:
