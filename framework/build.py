@@ -6,15 +6,20 @@ Lightning that experiments are made of, or in a package that a plugin declares i
 
 from __future__ import annotations
 
+import copy
 import difflib
+import functools
 import importlib
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 from framework import plugins
 from framework.errors import nearest
 
 TRUSTED = ("framework", "torch.nn", "torch.optim", "torch.utils.data", "pytorch_lightning")
+# what a node says about the call itself; containers always arrive plain, as under Hydra's `_convert_: all`
+KEYS = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
 
 
 def trusted_prefixes() -> tuple[str, ...]:
@@ -73,28 +78,57 @@ def locate(dotted: str) -> Any:
     else:
         raise ImportError(f"no module of the name {parts[0]!r}")
     for part in parts[cut:]:
+        if part.startswith("__") or not isinstance(found, (ModuleType, type)):
+            raise PermissionError(f"{dotted!r} reaches into an object: only modules and classes may be looked into")
         if not hasattr(found, part):
             hint = nearest(part, [name for name in dir(found) if not name.startswith("_")])
             raise ImportError(f"{getattr(found, '__name__', found)!r} has no {part!r}.{hint}")
         found = getattr(found, part)
-    home = getattr(found, "__module__", None) or dotted
+    home = _home(found, dotted)
     # torch re-exports its C functions under torch.nn; anything else must be defined where it is trusted
     if untrusted(home) and not (home.startswith(("torch._C", "torch._jit_internal")) or home == "torch"):
         raise PermissionError(f"{dotted!r} is defined in {home!r}, and {untrusted(home)}")
     return found
 
 
+def _home(found: Any, dotted: str) -> str:
+    """The module in which a callable is defined; of a method in C, that of the class it is bound to."""
+    if not callable(found):
+        return dotted
+    owner = getattr(found, "__self__", None)
+    return getattr(found, "__module__", None) or getattr(owner, "__module__", None) or type(owner).__module__
+
+
 def build(node: Any, **arguments: Any) -> Any:
     """The object a config node describes, with plain containers for arguments; None for None.
 
+    Every ``_target_`` in it is located, and thereby judged, before the first is called. ``_args_``, ``_partial_`` and
+    ``_recursive_`` mean what they mean in Hydra. An error of a constructor comes out as it is, with a note.
+
     Args:
         node: plain containers with ``_target_`` keys, as ``preflight.check`` returns them.
-        arguments: passed on beside the node's own, and winning over them.
+        arguments: passed on as they are beside the node's own, and winning over them.
     """
-    if node is None:
-        return None
     for _, inner in targets(node):
         locate(inner["_target_"])
-    from hydra.utils import instantiate
+    return _build(node, arguments)
 
-    return instantiate(node, **arguments, _convert_="all")
+
+def _build(node: Any, arguments: dict[str, Any] | None = None) -> Any:
+    if isinstance(node, list):
+        return [_build(value) for value in node]
+    if not isinstance(node, dict):
+        return node
+    if "_target_" not in node:
+        return {key: _build(value) for key, value in node.items()}
+    inner = copy.deepcopy if node.get("_recursive_") is False else _build
+    positional = [inner(value) for value in node.get("_args_", [])]
+    named = {key: inner(value) for key, value in node.items() if key not in KEYS} | (arguments or {})
+    target = locate(node["_target_"])
+    if node.get("_partial_"):
+        return functools.partial(target, *positional, **named)
+    try:
+        return target(*positional, **named)
+    except Exception as error:
+        error.add_note(f"while building {node['_target_']}")
+        raise

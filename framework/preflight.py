@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from framework import signatures
+from framework import build, signatures
 from framework.build import locate, targets, untrusted
 from framework.config import SCHEMA_KEYS, STAGES, Composed, PathsSchema, Schema, leaves, task_config
 from framework.errors import ConfigError, Interrupted, nearest
@@ -36,7 +36,6 @@ SIMPLE = {
     **dict.fromkeys(("Callable", "Tensor", "torch.Tensor", "Module", "nn.Module", "torch.nn.Module"), ()),
 }
 UNUSABLE = "<unusable>"
-INSTANTIATE_KEYS = {"_target_", "_partial_", "_args_", "_recursive_", "_convert_"}
 
 
 def check(composed: Composed) -> dict[str, Any]:
@@ -222,12 +221,12 @@ def _static(key: str, node: dict[str, Any], composed: Composed) -> Iterator[str]
 
 def _arguments(key: str, node: dict[str, Any], signature: signatures.Signature, composed: Composed) -> Iterator[str]:
     target, names = node["_target_"], signature.names
-    given = [k for k in node if k not in INSTANTIATE_KEYS]
+    given = [k for k in node if k not in build.KEYS]
     positional = len(node.get("_args_", []))
     for name in given:
         if name not in names and not signature.open_:
             where = _at(f"{key}.{name}", composed)
-            hint = nearest(name, INSTANTIATE_KEYS if name.startswith("_") else names)
+            hint = nearest(name, build.KEYS if name.startswith("_") else names)
             yield f"{where} is no argument of {target}.{hint if names else ' It takes none.'}"
     if not node.get("_partial_"):
         for i, parameter in enumerate(signature.parameters):

@@ -147,6 +147,24 @@ def test_paths_data_of_the_run_is_where_the_plugin_looks(reading, cli, tmp_path)
     assert done.status == 0 and "size" in done.out and " 5\n" in done.out
 
 
+def test_missing_data_fails_a_constructor_without_a_traceback(plugin, cli):
+    plugin.write(
+        "eager.py",
+        """
+        from framework import fetch
+        from toy.data import Points
+
+        class Eager(Points):
+            def __init__(self, count: int, batch_size: int) -> None:
+                super().__init__(count, batch_size)
+                fetch("set/file.bin")
+        """,
+    )
+    failed = cli("+experiment=toy/example", "data._target_=toy.eager.Eager")
+    assert failed.status == 1 and "'set/file.bin' is missing" in failed.err
+    assert "Traceback" not in failed.err
+
+
 def test_missing_data_fails_the_run_without_a_traceback(reading, cli, tmp_path):
     failed = cli(f"+experiment={reading}")
     assert failed.status == 1
