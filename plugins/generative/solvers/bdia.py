@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -96,8 +96,8 @@ class BDIA(Solver):
             warnings.warn(
                 f"BDIA with gamma = {self.gamma:g} is unstable on this grid of {len(plan)} steps from sigma = "
                 f"{levels[0]:g} to {levels[-1]:g}: on Gaussian data of standard deviation {self.data_std:g} its error "
-                f"reaches {own:.2g} where DDIM's reaches {plain:.2g}. Use more steps, a grid narrower at the noisy end, or a "
-                "smaller gamma.",
+                f"reaches {own:.2g} where DDIM's reaches {plain:.2g}. Use more steps, a grid narrower at the noisy "
+                "end, or a smaller gamma.",
                 BDIAWarning,
                 stacklevel=4,
             )
@@ -200,8 +200,13 @@ class BDIA(Solver):
             later, y = final, ddim_invert(denoiser, final, levels[-2:])
         else:
             y, later = final
-        for step, forward, backward in self._walk(denoiser, lambda: y, levels, reverse=True):
-            y, later = y + backward + (later - y - forward) / step.gamma, y
+        evaluate, steps, stages = self._prepare(denoiser, levels, y.device)
+        for i in range(len(steps) - 1, 0, -1):
+            evaluate.step, evaluate.levels = i, stages[i]
+            slope = noise_prediction(y, evaluate(y), steps[i].sigma)
+            forward, backward = self._increments(evaluate, y, slope, steps[i], None)
+            y, later = y + backward + (later - y - forward) / steps[i].gamma, y
+        evaluate.finish()
         return y, later
 
     @torch.no_grad()
@@ -212,26 +217,20 @@ class BDIA(Solver):
         levels = check_grid(sigmas)
         self._require_inverse(levels)
         earlier, y = pair
-        for step, forward, backward in self._walk(denoiser, lambda: y, levels, reverse=False):
-            y, earlier = y + forward + step.gamma * (earlier - y - backward), y
-        return y
-
-    def _walk(
-        self, denoiser: Denoiser, state: Callable[[], Tensor], levels: tuple[float, ...], reverse: bool
-    ) -> Iterator[tuple[BDIAStep, Tensor, Tensor]]:
-        """Both increments at the current state for every step but the first, in either direction."""
-        steps = self._steps(levels)
-        evaluate = Evaluator(denoiser)
-        order = range(len(steps) - 1, 0, -1) if reverse else range(1, len(steps))
-        device = state().device
-        stages = [torch.tensor(stage, dtype=torch.float64).to(device).unbind() for stage in self.stages(levels)]
-        for i in order:
-            y = state()
+        evaluate, steps, stages = self._prepare(denoiser, levels, y.device)
+        for i in range(1, len(steps)):
             evaluate.step, evaluate.levels = i, stages[i]
             slope = noise_prediction(y, evaluate(y), steps[i].sigma)
             forward, backward = self._increments(evaluate, y, slope, steps[i], None)
-            yield steps[i], forward, backward
+            y, earlier = y + forward + steps[i].gamma * (earlier - y - backward), y
         evaluate.finish()
+        return y
+
+    def _prepare(
+        self, denoiser: Denoiser, levels: tuple[float, ...], device: torch.device
+    ) -> tuple[Evaluator, list[BDIAStep], list[tuple[Tensor, ...]]]:
+        stages = [torch.tensor(stage, dtype=torch.float64).to(device).unbind() for stage in self.stages(levels)]
+        return Evaluator(denoiser), self._steps(levels), stages
 
     def _require_inverse(self, levels: tuple[float, ...]) -> None:
         if self.gamma == 0 and len(levels) > 2:
