@@ -133,7 +133,7 @@ class Composed:
 
 def normalise(overrides: Sequence[str]) -> list[str]:
     """Let ``+experiment=x`` mean ``experiment=x``: the group is in the defaults, so that debug comes after it."""
-    return [o[1:] if re.match(r"\+{1,2}experiment=", o) else o for o in overrides]
+    return [o.lstrip("+") if re.match(r"\+{1,2}experiment=", o) else o for o in overrides]
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
