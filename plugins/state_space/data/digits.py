@@ -18,7 +18,9 @@ class DigitsData(SequenceData):
         split_seed: of the split.
     """
 
-    def __init__(self, batch_size: int = 64, repeat: int = 1, split_seed: int = 0, workers: int = 0, fast: bool = False) -> None:
+    def __init__(
+        self, batch_size: int = 64, repeat: int = 1, split_seed: int = 0, workers: int = 0, fast: bool = False
+    ) -> None:
         super().__init__(batch_size, workers, fast)
         if repeat < 1:
             raise ValueError(f"repeat must be at least 1, not {repeat}")

@@ -105,7 +105,13 @@ class SpeechDigitsData(SequenceData):
     """
 
     def __init__(
-        self, batch_size: int = 32, max_length: int = 6000, decimate: int = 1, val_recordings: int = 0, workers: int = 0, fast: bool = False
+        self,
+        batch_size: int = 32,
+        max_length: int = 6000,
+        decimate: int = 1,
+        val_recordings: int = 0,
+        workers: int = 0,
+        fast: bool = False,
     ) -> None:
         super().__init__(batch_size, workers, fast)
         if max_length < decimate or decimate < 1:

@@ -79,8 +79,8 @@ class _ConstantScan(torch.autograd.Function):
         grad_b = _tree_constant(a.conj(), grad, not ctx.reverse)
         grad_a = None
         if ctx.needs_input_grad[0]:
-            later, earlier = (grad_b[..., :-1, :], x[..., 1:, :]) if ctx.reverse else (
-                grad_b[..., 1:, :], x[..., :-1, :]
+            later, earlier = (
+                (grad_b[..., :-1, :], x[..., 1:, :]) if ctx.reverse else (grad_b[..., 1:, :], x[..., :-1, :])
             )
             grad_a = _sum_to((later * earlier.conj()).to(x.dtype), a)
         return grad_a, grad_b, None

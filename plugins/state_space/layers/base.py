@@ -94,9 +94,7 @@ class StateSpaceLayer(nn.Module):
         """The discretised system that ``step`` applies."""
         raise NotImplementedError
 
-    def _recur(
-        self, u: Tensor, lengths: Tensor | None, state: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def _recur(self, u: Tensor, lengths: Tensor | None, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """``step`` after ``step``; states freeze past their sequence's length."""
         system = self.discrete_system()
         state = self.default_state(u.shape[0]) if state is None else state

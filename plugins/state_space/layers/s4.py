@@ -115,9 +115,7 @@ class S4(StateSpaceLayer):
         kernel_hat = self._generating_function(lam, p, step * b, c, step, zeta)
         return torch.fft.irfft(kernel_hat, n=length)
 
-    def _generating_function(
-        self, lam: Tensor, p: Tensor, b: Tensor, c: Tensor, step: Tensor, zeta: Tensor
-    ) -> Tensor:
+    def _generating_function(self, lam: Tensor, p: Tensor, b: Tensor, c: Tensor, step: Tensor, zeta: Tensor) -> Tensor:
         """C (I − ζĀ)^{-1} B̄ at each ζ, (R, H, M), from sums over poles and an r × r solve."""
         rank, rows = p.shape[0], c.shape[0]
         left = torch.cat([c, p.conj()])  # rows: C, then P*

@@ -39,6 +39,8 @@ def objective(
     grad_v = (-n / kappa) * (inverse.mH @ (inverse @ inverse.mH))
     grad_lam = (2 * stability_weight * excess).to(lam.dtype)
     gradient = _through_eig(lam, v, inverse, grad_lam, grad_v)
+    if not bool(torch.isfinite(gradient).all()):
+        return math.inf, torch.zeros_like(a)
     if size > 0:
         gradient = gradient + (gamma / size) * e
     return value, gradient

@@ -70,9 +70,7 @@ class LayerSpeed(Study):
         u = torch.randn(self.batch, self.length, h)
         times = best_times({name: _pass(layer, u) for name, layer in candidates.items()}, self.repeats)
         names = list(candidates)
-        self.save_figure(
-            "times", figures.times(names, [times[x][0] for x in names], [times[x][1] for x in names])
-        )
+        self.save_figure("times", figures.times(names, [times[x][0] for x in names], [times[x][1] for x in names]))
         total = {name: sum(pair) for name, pair in times.items()}
         metrics = {f"milliseconds/{name}": value for name, value in total.items()}
         for name in ("s4d", "s4_ptd"):

@@ -155,9 +155,7 @@ def _two_targets(recipe: Recipe, margin: int, generator: np.random.Generator) ->
     return curves, occupied
 
 
-def _distractor(
-    recipe: Recipe, margin: int, occupied: Mask, generator: np.random.Generator
-) -> tuple[_Curve, Mask]:
+def _distractor(recipe: Recipe, margin: int, occupied: Mask, generator: np.random.Generator) -> tuple[_Curve, Mask]:
     occupied = occupied.copy()
     for _ in range(50):
         y, x = (int(v) for v in generator.integers(0, recipe.window, 2))
