@@ -23,7 +23,8 @@ def order_figure(results: Mapping[str, Convergence]) -> Figure:
     for result in results.values():
         label = None if result.expected in labelled else f"order {result.expected:g}"
         labelled.add(result.expected)
-        errors.loglog(result.steps, result.errors, "o-", ms=3, lw=1, alpha=0.7, color=colour[result.expected], label=label)
+        style = {"color": colour[result.expected], "label": label, "ms": 3, "lw": 1, "alpha": 0.7}
+        errors.loglog(result.steps, result.errors, "o-", **style)
     handles, labels = errors.get_legend_handles_labels()
     ordered = sorted(zip(labels, handles, strict=True))
     errors.legend([h for _, h in ordered], [label for label, _ in ordered], title="claimed")
@@ -62,12 +63,12 @@ def benchmark_figure(
     for name, row in ours.items():
         if name not in highlight:
             axes.loglog(list(row), list(row.values()), color="0.8", lw=0.8, zorder=1)
-    for i, (name, row) in enumerate(peers.items()):
-        axes.loglog(
-            list(row), list(row.values()), "--", color="0.35", lw=1, zorder=2, label="diffusers" if i == 0 else None
-        )
+    for i, row in enumerate(peers.values()):
+        label = "diffusers" if i == 0 else None
+        axes.loglog(list(row), list(row.values()), "--", color="0.35", lw=1, zorder=2, label=label)
     for i, name in enumerate(highlight):
-        axes.loglog(list(ours[name]), list(ours[name].values()), "o-", color=palette(i % 10), lw=2, zorder=3, label=name)
+        row = ours[name]
+        axes.loglog(list(row), list(row.values()), "o-", color=palette(i % 10), lw=2, zorder=3, label=name)
     values = [v for row in (*ours.values(), *peers.values()) for v in row.values()]
     nfes = sorted({k for row in ours.values() for k in row})
     axes.set_xticks(nfes, [str(k) for k in nfes])

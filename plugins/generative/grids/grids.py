@@ -32,7 +32,9 @@ def check_grid(sigmas: Tensor | Sequence[float]) -> tuple[float, ...]:
     """
     tensor = torch.as_tensor(sigmas, dtype=torch.float64)
     if tensor.ndim != 1 or len(tensor) < 2:
-        raise ValueError(f"a grid is a one-dimensional list of at least two noise levels, got shape {tuple(tensor.shape)}")
+        raise ValueError(
+            f"a grid is a one-dimensional list of at least two noise levels, got shape {tuple(tensor.shape)}"
+        )
     levels = tuple(tensor.tolist())
     for i, level in enumerate(levels):
         if not math.isfinite(level) or level < 0:
@@ -107,9 +109,9 @@ def log_snr(
 
 def angular(
     steps: int, sigma_max: float = 80.0, sigma_min: float = 0.002, data_std: float = 1.0, rho: float = 1.5,
-    end: str = "sigma_min", ahead: int = 0,
+    end: str = "sigma_min",
 ) -> Tensor:
-    """Equally spaced in ``theta^(1/rho)``, ``theta = atan(sigma / data_std)``: the time of the trigonometric interpolant.
+    """Equally spaced in ``theta^(1/rho)``, ``theta = atan(sigma / data_std)`` the trigonometric interpolant's time.
 
     ``rho = 1`` is uniform in the angle (nearly the cosine schedule's time), more is finer towards the data.  It
     spends its points where the posterior decides, at sigma near the scale of the data, and few at either end.
@@ -117,10 +119,10 @@ def angular(
     _check_range(sigma_max, sigma_min)
     if not (rho > 0 and data_std > 0):
         raise ValueError(f"rho = {rho:g} and data_std = {data_std:g} must be positive")
-    u, zero = _fractions(steps, end, ahead)
+    u, zero = _fractions(steps, end, 0)
     high, low = (math.atan2(sigma, data_std) ** (1 / rho) for sigma in (sigma_max, sigma_min))
     levels = data_std * torch.tan((high + u * (low - high)) ** rho)
-    return _finish(levels, sigma_max, sigma_min, ahead, zero)
+    return _finish(levels, sigma_max, sigma_min, 0, zero)
 
 
 def _time_power(

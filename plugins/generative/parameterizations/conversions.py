@@ -1,19 +1,21 @@
 """Exact conversions between what networks predict, at ``x = alpha x0 + sigma eps``.
 
-=========  ==================================  =============================================================
+=========  ==================================  =======================================================
 name       the network's answer                x0 and eps from it
-=========  ==================================  =============================================================
+=========  ==================================  =======================================================
 epsilon    eps                                 x0 = (x - sigma eps) / alpha
 x0         x0                                  eps = (x - alpha x0) / sigma
 v          alpha eps - sigma x0                x0 = (alpha x - sigma v) / n, eps = (sigma x + alpha v) / n
-flow       eps - x0  (velocity, t = 1 noise)   x0 = (x - sigma u) / (alpha + sigma), eps = (x + alpha u) / (alpha + sigma)
+flow       u = eps - x0                        x0 = (x - sigma u) / m, eps = (x + alpha u) / m
 score      -eps / sigma                        x0 = (x + sigma^2 score) / alpha, eps = -sigma score
-=========  ==================================  =============================================================
+=========  ==================================  =======================================================
 
-with ``n = alpha^2 + sigma^2`` (1 for variance-preserving schedules).  v and flow determine both x0 and eps at either
-end.  The others lose one of them where its factor vanishes: eps at sigma = 0 and x0 at alpha = 0 are then their
-prior means, which is what the posterior mean of a quantity that x says nothing about is: 0 for eps, ``prior_mean``
-(0 unless given) for x0.
+with ``n = alpha^2 + sigma^2`` (1 for variance-preserving schedules) and ``m = alpha + sigma`` (1 for flow); u is the
+velocity of the straight line, noise at t = 1.
+
+v and flow determine both x0 and eps at either end.  The others lose one of them where its factor vanishes: eps at
+sigma = 0 and x0 at alpha = 0 are then their prior means, which is what the posterior mean of a quantity that x says
+nothing about is: 0 for eps, ``prior_mean`` (0 unless given) for x0.
 """
 
 from __future__ import annotations

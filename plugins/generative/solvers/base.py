@@ -249,12 +249,12 @@ class Solver(ABC):
         return sum(len(stage) for stage in self.stages(check_grid(sigmas)))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _cached_plan(solver: Solver, levels: tuple[float, ...], past: tuple[float, ...]) -> list[Any]:
     return solver.plan(levels, past)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _device_levels(solver: Solver, levels: tuple[float, ...], device: torch.device) -> list[tuple[Tensor, ...]]:
     """The stage levels as 0-d tensors on the state's device, sent there in one transfer."""
     stages = solver.stages(levels)

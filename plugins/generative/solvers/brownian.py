@@ -95,7 +95,9 @@ class BrownianTree:
         """Unit-variance increment from ``sigma`` down to ``sigma_next``, (B, ...)."""
         start, stop = self._index(sigma), self._index(sigma_next)
         if not stop > start:
-            raise ValueError(f"levels {sigma:g} and {sigma_next:g} do not decrease, or are too close for depth {self.depth}")
+            raise ValueError(
+                f"levels {sigma:g} and {sigma_next:g} do not decrease, or are too close for depth = {self.depth}"
+            )
         span = math.sqrt(self._clock(stop) - self._clock(start))
         increment = (self.value(sigma_next) - self.value(sigma)) / span
         return increment.to(device=self.device, dtype=self.dtype)

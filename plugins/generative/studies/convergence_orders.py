@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from framework.data import data_dir
 from framework.study import Study
 
 from ..grids import karras, log_snr
@@ -16,7 +18,10 @@ from ..mixtures import GaussianMixture, reference_trajectory, toy_mixture
 from ..solvers import ORDERS, OrderCase, Past, Problem
 
 SIGMA_MAX, SIGMA_MIN = 2.0, 0.2
-"""Range of the study: the part of a trajectory where the solution curves; above and below it is nearly linear."""
+"""Range of the study: the part of a trajectory where the solution curves; above and below it is nearly straight."""
+
+UNIFORM_RANGE = 1.5, 0.4
+"""Range of the grid uniform in sigma, whose steps near the data are so coarse that 40 of them need a shorter one."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ def study_grid(name: str, steps: int, ahead: int) -> Tensor:
     if name == "log_snr":
         return log_snr(steps, SIGMA_MAX, SIGMA_MIN, ahead=ahead)
     if name == "uniform":
-        return karras(steps, SIGMA_MAX, SIGMA_MIN, rho=1.0, ahead=ahead)
+        return karras(steps, *UNIFORM_RANGE, rho=1.0, ahead=ahead)
     raise ValueError(f"grid {name!r} is not 'karras', 'log_snr' or 'uniform'")
 
 
@@ -93,9 +98,7 @@ def measure(
     errors = []
     for n in steps:
         levels, states, target = exact.on(n, case.history)
-        past = [
-            Past(levels[j].item(), states[j], mixture(states[j], levels[j])) for j in range(case.history)
-        ]
+        past = [Past(levels[j].item(), states[j], mixture(states[j], levels[j])) for j in range(case.history)]
         y = solver.sample(mixture, states[case.history], levels[case.history :], history=past or None)
         errors.append((y - target).square().mean().sqrt().item())
     return Convergence(tuple(steps), tuple(errors), case.order)
@@ -104,9 +107,10 @@ def measure(
 def measure_all(
     names: Sequence[str] | None = None,
     steps: Sequence[int] = (40, 80, 160, 320),
-    batch: int = 32,
+    batch: int = 64,
     seed: int = 0,
     fast: bool = False,
+    cache: Path | None = None,
 ) -> dict[str, Convergence]:
     """Every case of :data:`~plugins.generative.solvers.ORDERS` (or those named), by name."""
     from tqdm import tqdm
@@ -116,9 +120,11 @@ def measure_all(
     unknown = [name for name in chosen if name not in ORDERS]
     if unknown:
         raise ValueError(f"no order case is called {unknown[0]!r}; there are {', '.join(ORDERS)}")
-    problem = Problem(mixture, SIGMA_MAX, SIGMA_MIN, data=mixture.means, fast=fast)
-    depth = {grid: max((ORDERS[n].history for n in chosen if ORDERS[n].grid == grid), default=0)
-             for grid in ("karras", "log_snr", "uniform")}
+    data = mixture.sample(4096, torch.Generator().manual_seed(seed))
+    problem = Problem(mixture, SIGMA_MAX, SIGMA_MIN, data, cache=cache, fast=fast)
+    depth: dict[str, int] = {}
+    for name in chosen:
+        depth[ORDERS[name].grid] = max(depth.get(ORDERS[name].grid, 0), ORDERS[name].history)
     exact: dict[str, ExactTrajectories] = {}
     results = {}
     for name in tqdm(chosen, desc="convergence orders", leave=False):
@@ -143,7 +149,7 @@ class ConvergenceOrders(Study):
     def __init__(
         self,
         steps: Sequence[int] = (40, 80, 160, 320),
-        batch: int = 32,
+        batch: int = 64,
         solvers: Sequence[str] | None = None,
         seed: int = 0,
         fast: bool = False,
@@ -157,7 +163,8 @@ class ConvergenceOrders(Study):
         from ..figures_solvers import order_figure
 
         with torch.no_grad():
-            results = measure_all(self.names, self.steps, self.batch, self.seed, self.fast)
+            cache = None if self.fast else data_dir() / "generative"
+            results = measure_all(self.names, self.steps, self.batch, self.seed, self.fast, cache)
         self.save_figure("convergence_orders", order_figure(results))
         metrics = {f"order/{name}": result.order for name, result in results.items()}
         deviations = {name: abs(result.order - result.expected) for name, result in results.items()}

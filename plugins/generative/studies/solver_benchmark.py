@@ -229,9 +229,8 @@ class SolverBenchmark(Study):
 
         with torch.no_grad():
             problem = DigitsProblem.build(self.s0, self.batch, self.seed, self.reference_steps, self.cache)
-            context = Problem(
-                problem.mixture, SIGMA_MAX, SIGMA_MIN, problem.mixture.means, self.nfes, self.cache, self.fast
-            )
+            data = problem.mixture.sample(4096, torch.Generator().manual_seed(1))
+            context = Problem(problem.mixture, SIGMA_MAX, SIGMA_MIN, data, self.nfes, self.cache, self.fast)
             ours = run_ours(self.names, self.nfes, self.grids, problem, context)
             peers = run_peers(self.nfes, self.grids, problem) if self.peers else {}
         metrics: dict[str, float] = {}

@@ -45,7 +45,7 @@ class Peer:
         levels = sigmas
         if self.stages == 2:
             levels = torch.cat([sigmas[:1], sigmas[1:-1].repeat_interleave(2), sigmas[-1:]])
-        scheduler.sigmas = levels.float()
+        scheduler.sigmas = levels.clone()
         scheduler.timesteps = torch.arange(self.stages * steps, 0, -1, dtype=torch.float32)
         scheduler.levels = levels
         return scheduler
@@ -80,36 +80,32 @@ def _diffusers() -> Any:
 
 
 _SAMPLE: dict[str, Any] = {"prediction_type": "sample"}
-_FIRST: dict[str, Any] = {**_SAMPLE, "final_sigmas_type": "sigma_min"}
+
+
+def _multistep(family: str, order: int, ours: str | None, **options: Any) -> Peer:
+    if family != "DEIS":
+        options["final_sigmas_type"] = "sigma_min"
+    return Peer(f"{family}MultistepScheduler", {**_SAMPLE, "solver_order": order, **options}, ours)
+
 
 PEERS: dict[str, Peer] = {
     "euler": Peer("EulerDiscreteScheduler", dict(_SAMPLE), "euler"),
     "heun": Peer("HeunDiscreteScheduler", dict(_SAMPLE), "heun", stages=2),
     "lms4": Peer("LMSDiscreteScheduler", dict(_SAMPLE), "rho_ab4"),
     "ipndm4": Peer("IPNDMScheduler", {}, "plms4"),
-    "dpmpp_2m": Peer("DPMSolverMultistepScheduler", {**_FIRST, "solver_order": 2}, "dpm_solver_pp_2m_final"),
-    "dpmpp_2m_plain": Peer(
-        "DPMSolverMultistepScheduler", {**_FIRST, "solver_order": 2, "lower_order_final": False}, "dpm_solver_pp_2m"
-    ),
-    "dpmpp_2m_heun": Peer(
-        "DPMSolverMultistepScheduler", {**_FIRST, "solver_order": 2, "solver_type": "heun"}, "dpm_solver_pp_2m_heun"
-    ),
-    "dpmpp_3m": Peer("DPMSolverMultistepScheduler", {**_FIRST, "solver_order": 3}, "dpm_solver_pp_3m_final"),
-    "dpmpp_3m_plain": Peer(
-        "DPMSolverMultistepScheduler", {**_FIRST, "solver_order": 3, "lower_order_final": False}, "dpm_solver_pp_3m"
-    ),
-    "dpm_2m": Peer(
-        "DPMSolverMultistepScheduler", {**_FIRST, "solver_order": 2, "algorithm_type": "dpmsolver"}
-    ),
-    "dpm_3m": Peer(
-        "DPMSolverMultistepScheduler", {**_FIRST, "solver_order": 3, "algorithm_type": "dpmsolver"}
-    ),
-    "unipc2": Peer("UniPCMultistepScheduler", {**_FIRST, "solver_order": 2}, "unipc2_final"),
-    "unipc3": Peer("UniPCMultistepScheduler", {**_FIRST, "solver_order": 3}, "unipc3_final"),
-    "unipc3_bh1": Peer("UniPCMultistepScheduler", {**_FIRST, "solver_order": 3, "solver_type": "bh1"}, "unipc3_bh1_final"),
-    "unipc3_plain": Peer("UniPCMultistepScheduler", {**_FIRST, "solver_order": 3, "lower_order_final": False}, "unipc3"),
-    "deis2": Peer("DEISMultistepScheduler", {**_SAMPLE, "solver_order": 2}, "log_rho2"),
-    "deis3": Peer("DEISMultistepScheduler", {**_SAMPLE, "solver_order": 3}, "log_rho3_final"),
-    "deis3_plain": Peer("DEISMultistepScheduler", {**_SAMPLE, "solver_order": 3, "lower_order_final": False}, "log_rho3"),
+    "dpmpp_2m": _multistep("DPMSolver", 2, "dpm_solver_pp_2m_final"),
+    "dpmpp_2m_plain": _multistep("DPMSolver", 2, "dpm_solver_pp_2m", lower_order_final=False),
+    "dpmpp_2m_heun": _multistep("DPMSolver", 2, "dpm_solver_pp_2m_heun_final", solver_type="heun"),
+    "dpmpp_3m": _multistep("DPMSolver", 3, "dpm_solver_pp_3m_final"),
+    "dpmpp_3m_plain": _multistep("DPMSolver", 3, "dpm_solver_pp_3m", lower_order_final=False),
+    "dpm_2m": _multistep("DPMSolver", 2, None, algorithm_type="dpmsolver"),
+    "dpm_3m": _multistep("DPMSolver", 3, None, algorithm_type="dpmsolver"),
+    "unipc2": _multistep("UniPC", 2, "unipc2_final"),
+    "unipc3": _multistep("UniPC", 3, "unipc3_final"),
+    "unipc3_bh1": _multistep("UniPC", 3, "unipc3_bh1_final", solver_type="bh1"),
+    "unipc3_plain": _multistep("UniPC", 3, "unipc3", lower_order_final=False),
+    "deis2": _multistep("DEIS", 2, "log_rho2_final"),
+    "deis3": _multistep("DEIS", 3, "log_rho3_final"),
+    "deis3_plain": _multistep("DEIS", 3, "log_rho3", lower_order_final=False),
 }
-"""Name -> scheduler."""
+"""Name -> scheduler; "plain" switches off the lower orders of the last steps."""
