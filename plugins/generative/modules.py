@@ -161,10 +161,10 @@ class FlowMatching(LightningModule):
             ValueError: the solver cannot spend exactly `nfe` evaluations on the module's grid.
         """
         sigmas = self.levels(solver, nfe)
-        generator = torch.Generator().manual_seed(self.sample_seed)
-        noise = torch.randn((len(labels), *size), generator=generator).to(self.device)
+        generator = torch.Generator(self.device).manual_seed(self.sample_seed)
+        noise = torch.randn((len(labels), *size), generator=generator, device=self.device)
         denoiser = self.denoiser(labels, guidance_scale)
-        return solver.sample(denoiser, float(sigmas[0]) * noise, sigmas).clamp(-1, 1)
+        return solver.sample(denoiser, float(sigmas[0]) * noise, sigmas, generator=generator).clamp(-1, 1)
 
     def levels(self, solver: Solver, nfe: int) -> Tensor:
         """The grid on which `solver` spends exactly `nfe` evaluations."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from framework import load_run
@@ -66,8 +68,9 @@ class EncoderPropagationStudy(Study):
     Metrics for each policy, serial (`<policy>`) and parallel (`<policy>_parallel`): `encoder_calls`,
     `decoder_calls`, `seconds` for one trajectory, `time_saved` (1 - seconds / plain seconds). For these and for
     `<policy>_prior_noise`: `error` (RMS distance from the plain sampler's images, pixels in [-1, 1]) and
-    `sliced_wasserstein` from held-out digits. Also `encoder_share`, the encoder's part of the network's time, and
-    `parallel_gap`, the largest difference between serial and parallel images.
+    `sliced_wasserstein` from held-out digits. `flops_saved/<policy>` is the share of the arithmetic saved, on any
+    machine; `encoder_share` and `encoder_flop_share` the encoder's part of the network's time and arithmetic;
+    `parallel_gap` the largest difference between serial and parallel images.
 
     Args:
         policies: Key-step policies by name.
@@ -77,7 +80,7 @@ class EncoderPropagationStudy(Study):
         steps: Of the solver, Euler (DDIM).
         samples: Images a trajectory, classes in turn.
         prior_noise: Strength of the prior-noise injection.
-        repeats: Timings of each trajectory; the shortest counts.
+        repeats: Rounds of timings; the shortest of each trajectory counts.
         seed: Of the training and of the starting noise.
         fast: Few training steps, samples, repeats, and the first two policies.
     """
@@ -121,44 +124,68 @@ class EncoderPropagationStudy(Study):
         labels = torch.arange(self.samples, device=self.device) % 10
         trajectories = Trajectories(labels, tuple(heldout.shape[1:]), self.steps, Euler(), self.seed)
 
-        plain, plain_seconds = self._timed(lambda: trajectories.run(self.network))
-        metrics = {"seconds/plain": plain_seconds, "encoder_share": self._encoder_share(plain, labels)}
-        images = {"plain": plain}
-        gaps = [0.0]
-        for name, policy in tqdm(self.policies.items(), "policies"):
-            for key, parallel in ((name, False), (f"{name}_parallel", True)):
-                stand_in = EncoderPropagation(self.network, policy, parallel)
-                images[key], seconds = self._timed(lambda network=stand_in: trajectories.run(network))
-                metrics[f"encoder_calls/{key}"] = stand_in.encoder_calls / self.repeats
-                metrics[f"decoder_calls/{key}"] = stand_in.decoder_calls / self.repeats
-                metrics[f"seconds/{key}"] = seconds
-                metrics[f"time_saved/{key}"] = 1 - seconds / plain_seconds
-            gaps.append((images[f"{name}_parallel"] - images[name]).abs().max().item())
+        networks: dict[str, nn.Module] = {"plain": self.network}
+        for name, policy in self.policies.items():
+            networks[name] = EncoderPropagation(self.network, policy)
+            networks[f"{name}_parallel"] = EncoderPropagation(self.network, policy, parallel=True)
+        images, seconds = self._race({key: partial(trajectories.run, network) for key, network in networks.items()})
+        plain = images["plain"]
+        flops = self._flops(plain, labels)
+        metrics = {"encoder_share": self._encoder_share(plain, labels), "encoder_flop_share": flops[0] / sum(flops)}
+        for key, network in networks.items():
+            metrics[f"seconds/{key}"] = seconds[key]
+            if key == "plain":
+                continue
+            metrics[f"encoder_calls/{key}"] = network.encoder_calls / self.repeats
+            metrics[f"decoder_calls/{key}"] = network.decoder_calls / self.repeats
+            metrics[f"time_saved/{key}"] = 1 - seconds[key] / seconds["plain"]
+        for name, policy in self.policies.items():
+            metrics[f"flops_saved/{name}"] = flops[0] / sum(flops) * (1 - len(policy.keys(self.steps)) / self.steps)
             with torch.no_grad():
                 noisy = trajectories.run(EncoderPropagation(self.network, policy), self.prior_noise)
             images[f"{name}_prior_noise"] = noisy
         for key, result in images.items():
             metrics[f"error/{key}"] = (result - plain).square().mean().sqrt().item()
             metrics[f"sliced_wasserstein/{key}"] = sliced_wasserstein(result.clamp(-1, 1), heldout)
+        gaps = [(images[f"{name}_parallel"] - images[name]).abs().max().item() for name in self.policies]
         metrics["parallel_gap"] = max(gaps)
         shown = {name: images[name][:10, 0].cpu() for name in ("plain", *self.policies)}
         self.save_figure("encoder_propagation", encoder_propagation_figure(metrics, shown))
         return metrics
 
     @torch.no_grad()
-    def _timed(self, work: Callable[[], Tensor]) -> tuple[Tensor, float]:
-        seconds = []
-        for _ in range(self.repeats):
+    def _race(self, work: Mapping[str, Callable[[], Tensor]]) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """What each entry returns and its shortest time; rounds interleave, so that all share a machine's moods."""
+        results: dict[str, Tensor] = {}
+        seconds = dict.fromkeys(work, float("inf"))
+        for name in tqdm([*work] * self.repeats, "trajectories"):
             start = time.perf_counter()
-            result = work()
-            result.sum().item()  # waits for an accelerator
-            seconds.append(time.perf_counter() - start)
-        return result, min(seconds)
+            results[name] = work[name]()
+            results[name].sum().item()  # waits for an accelerator
+            seconds[name] = min(seconds[name], time.perf_counter() - start)
+        return results, seconds
 
     @torch.no_grad()
     def _encoder_share(self, x: Tensor, labels: Tensor) -> float:
+        """The encoder's part of the network's time."""
         t = torch.full((len(x),), 0.5, device=x.device)
         features = self.network.encode(x, t, labels)
-        encode = min(self._timed(lambda: self.network.encode(x, t, labels).hidden)[1] for _ in range(5))
-        decode = min(self._timed(lambda: self.network.decode(features, t, labels))[1] for _ in range(5))
-        return encode / (encode + decode)
+        _, seconds = self._race(
+            {
+                "encode": lambda: self.network.encode(x, t, labels).hidden,
+                "decode": lambda: self.network.decode(features, t, labels),
+            }
+        )
+        return seconds["encode"] / sum(seconds.values())
+
+    @torch.no_grad()
+    def _flops(self, x: Tensor, labels: Tensor) -> tuple[int, int]:
+        """Floating-point operations of the encoder and of the decoder for one batch."""
+        t = torch.full((len(x),), 0.5, device=x.device)
+        counts = []
+        features = self.network.encode(x, t, labels)
+        for work in (lambda: self.network.encode(x, t, labels), lambda: self.network.decode(features, t, labels)):
+            with FlopCounterMode(display=False) as counter:
+                work()
+            counts.append(counter.get_total_flops())
+        return counts[0], counts[1]
