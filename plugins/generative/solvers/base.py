@@ -91,19 +91,19 @@ class Evaluator:
             denoised = denoised.to(y.dtype)
         self.nfe += 1
         self.denoised = denoised
-        # A sum is the cheapest test: it is finite unless an entry is not, or, rarely, it overflows.
-        total = denoised.detach().sum(dtype=torch.float64 if denoised.dtype == torch.float64 else torch.float32)
         if denoised.device.type == "cpu":
+            # A sum is the cheapest test: it is finite unless an entry is not, or, rarely, it overflows.
+            total = denoised.detach().sum(dtype=None if denoised.dtype == torch.float64 else torch.float32)
             if not math.isfinite(total.item()) and not bool(torch.isfinite(denoised).all()):
                 self._refuse(self.step, sigma.item())
         else:
-            self._flags.append((total, self.step, sigma))
+            self._flags.append((torch.isfinite(denoised).all(), self.step, sigma))
         return denoised
 
     def finish(self) -> None:
         """Read the flags kept on the accelerator (one transfer) and raise for the first bad one."""
         if self._flags:
-            finite = torch.isfinite(torch.stack([total for total, _, _ in self._flags])).tolist()
+            finite = torch.stack([flag for flag, _, _ in self._flags]).tolist()
             for good, (_, step, sigma) in zip(finite, self._flags, strict=True):
                 if not good:
                     self._refuse(step, sigma.item())
@@ -258,7 +258,8 @@ def _cached_plan(solver: Solver, levels: tuple[float, ...], past: tuple[float, .
 def _device_levels(solver: Solver, levels: tuple[float, ...], device: torch.device) -> list[tuple[Tensor, ...]]:
     """The stage levels as 0-d tensors on the state's device, sent there in one transfer."""
     stages = solver.stages(levels)
-    flat = torch.tensor([level for stage in stages for level in stage], dtype=torch.float64).to(device).unbind()
+    dtype = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+    flat = torch.tensor([level for stage in stages for level in stage], dtype=dtype).to(device).unbind()
     result, position = [], 0
     for stage in stages:
         result.append(flat[position : position + len(stage)])

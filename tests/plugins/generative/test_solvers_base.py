@@ -144,10 +144,22 @@ def test_nan_is_found_once_at_the_end_where_each_look_would_wait_for_the_device(
     from plugins.generative.solvers.base import Evaluator
 
     evaluate = Evaluator(lambda y, sigma: y)
-    for step, total in enumerate((1.0, math.inf, math.nan)):
-        evaluate._flags.append((torch.tensor(total), step, torch.tensor(0.5 - 0.1 * step)))
+    for step, finite in enumerate((True, False, False)):
+        evaluate._flags.append((torch.tensor(finite), step, torch.tensor(0.5 - 0.1 * step)))
     with pytest.raises(ValueError, match="step 1, sigma = 0.4"):
         evaluate.finish()
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_no_step_reads_back_from_the_device(name, monkeypatch):
+    """Tensors without values (device "meta") raise when the host asks for one; only the final check may."""
+    from plugins.generative.solvers.base import Evaluator
+
+    checked = []
+    monkeypatch.setattr(Evaluator, "finish", lambda self: checked.append(len(self._flags)))
+    y = EVERY[name].sample(lambda y, s: y * s, torch.zeros(4, 3, device="meta"), GRID)
+    assert y.device.type == "meta" and y.shape == (4, 3)
+    assert checked == [EVERY[name].nfe(GRID)]
 
 
 def test_large_finite_values_are_not_mistaken_for_infinity():
