@@ -52,14 +52,14 @@ def quality(sizes: Sequence[int], curves: Mapping[str, Sequence[tuple[float, flo
     for name, values in curves.items():
         left.loglog(sizes, [v[0] for v in values], "o-", base=10, label=name)
         right.loglog(sizes, [v[1] for v in values], "o-", base=10, label=name)
-    left.set_ylabel("deviation from HiPPO-LegS, sup over frequency")
-    right.set_ylabel("condition number of the eigenvectors")
+    left.set_ylabel("largest deviation from HiPPO-LegS")
+    right.set_ylabel("eigenvectors' condition number")
     for ax in (left, right):
         ax.set_xlabel("state size n")
         ax.set_xticks(list(sizes), [str(n) for n in sizes])
         ax.minorticks_off()
         ax.grid(alpha=0.3)
-    left.legend()
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.suptitle("Perturb-then-diagonalise against dropping the low-rank term")
     return figure
 
