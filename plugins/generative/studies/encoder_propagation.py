@@ -69,7 +69,7 @@ class EncoderPropagationStudy(Study):
     `decoder_calls`, `seconds` for one trajectory, `time_saved` (1 - seconds / plain seconds). For these and for
     `<policy>_prior_noise`: `error` (RMS distance from the plain sampler's images, pixels in [-1, 1]) and
     `sliced_wasserstein` from held-out digits. `flops_saved/<policy>` is the share of the arithmetic saved, on any
-    machine; `encoder_share` and `encoder_flop_share` the encoder's part of the network's time and arithmetic;
+    machine; `encoder_time_share` and `encoder_flop_share` the encoder's part of the network's time and arithmetic;
     `parallel_gap` the largest difference between serial and parallel images.
 
     Args:
@@ -131,7 +131,7 @@ class EncoderPropagationStudy(Study):
         images, seconds = self._race({key: partial(trajectories.run, network) for key, network in networks.items()})
         plain = images["plain"]
         flops = self._flops(plain, labels)
-        metrics = {"encoder_share": self._encoder_share(plain, labels), "encoder_flop_share": flops[0] / sum(flops)}
+        metrics = {"encoder_time_share": self._encoder_time_share(plain, labels), "encoder_flop_share": flops[0] / sum(flops)}
         for key, network in networks.items():
             metrics[f"seconds/{key}"] = seconds[key]
             if key == "plain":
@@ -166,7 +166,7 @@ class EncoderPropagationStudy(Study):
         return results, seconds
 
     @torch.no_grad()
-    def _encoder_share(self, x: Tensor, labels: Tensor) -> float:
+    def _encoder_time_share(self, x: Tensor, labels: Tensor) -> float:
         """The encoder's part of the network's time."""
         t = torch.full((len(x),), 0.5, device=x.device)
         features = self.network.encode(x, t, labels)
