@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..grids import check_grid
-from .base import Denoiser, combine, noise_prediction
+from .base import Denoiser, Evaluator, combine, noise_prediction
 from .tableaux import TABLEAUX, Tableau
 
 GRADIENTS = ("adjoint", "checkpoint", "backprop")
@@ -52,8 +52,8 @@ def adjoint_sample(
         (B, ...) state at the last level.
 
     Raises:
-        ValueError: unknown method or mode, a bad grid, parameters that require no gradient, or parameters with another
-            mode.
+        ValueError: unknown method or mode, a bad grid, parameters that require no gradient or come with another mode,
+            or a denoiser answer that is not finite or misshapen (the message names step and sigma).
     """
     if method not in METHODS:
         raise ValueError(f"method = {method!r} is not one of {', '.join(METHODS)}")
@@ -65,7 +65,10 @@ def adjoint_sample(
     ends_in_zero = levels[-1] == 0
     path = levels[:-1] if ends_in_zero else levels
     _, tableau = METHODS[method]
-    steps = [_Step(tableau, start, end, y.device) for start, end in zip(path, path[1:], strict=False)]
+    steps = [
+        _Step(i, tableau, start, end, y.device) for i, (start, end) in enumerate(zip(path, path[1:], strict=False))
+    ]
+    evaluate = Evaluator(denoiser)
 
     if gradient == "adjoint" and steps and torch.is_grad_enabled():
         if parameters is None:
@@ -75,27 +78,32 @@ def adjoint_sample(
             idle = [index for index, tensor in enumerate(found) if not tensor.requires_grad]
             if idle:
                 raise ValueError(f"parameters {idle} do not require gradients: call requires_grad_() on them first")
-        y = _Adjoint.apply(denoiser, steps, y, *found)
+        y = _Adjoint.apply(evaluate, steps, y, *found)
     else:
         for step in steps:
             if gradient == "checkpoint" and torch.is_grad_enabled():
-                y = checkpoint(step, denoiser, y, use_reentrant=False)
+                y = checkpoint(step, evaluate, y, use_reentrant=False)
             else:
-                y = step(denoiser, y)
-    return denoiser(y, torch.tensor(levels[-2], dtype=torch.float64, device=y.device)) if ends_in_zero else y
+                y = step(evaluate, y)
+    if ends_in_zero:
+        evaluate.step = len(steps)
+        evaluate.levels = (torch.tensor(levels[-2], dtype=torch.float64, device=y.device),)
+        y = evaluate(y)
+    evaluate.finish()
+    return y
 
 
 class _Step:
     """One explicit Runge-Kutta step between two levels, in either direction."""
 
-    def __init__(self, tableau: Tableau, start: float, end: float, device: torch.device) -> None:
-        self.tableau = tableau
+    def __init__(self, index: int, tableau: Tableau, start: float, end: float, device: torch.device) -> None:
+        self.index, self.tableau = index, tableau
         self.start, self.end, self.delta = start, end, end - start
         self.sigmas = [start + sum(row) * self.delta for row in tableau[:-1]]
         self.levels = torch.tensor(self.sigmas, dtype=torch.float64).to(device).unbind()
 
     def reversed(self) -> _Step:
-        return _Step(self.tableau, self.end, self.start, self.levels[0].device)
+        return _Step(self.index, self.tableau, self.end, self.start, self.levels[0].device)
 
     def stages(self) -> Iterable[tuple[int, list[float]]]:
         """Index of each stage and the increments of the earlier slopes that lead to it."""
@@ -105,27 +113,29 @@ class _Step:
     def weights(self) -> list[float]:
         return [self.delta * b for b in self.tableau[-1]]
 
-    def __call__(self, denoiser: Denoiser, y: Tensor) -> Tensor:
+    def __call__(self, evaluate: Evaluator, y: Tensor) -> Tensor:
+        evaluate.step, evaluate.levels = self.index, self.levels
         slopes: list[Tensor] = []
         for i, row in self.stages():
             state = combine(y, 1.0, slopes, row)
-            slopes.append(noise_prediction(state, _answer(denoiser, state, self.levels[i]), self.sigmas[i]))
+            slopes.append(noise_prediction(state, evaluate(state, i), self.sigmas[i]))
         return combine(y, 1.0, slopes, self.weights)
 
     def adjoint(
-        self, denoiser: Denoiser, y: Tensor, a: Tensor, parameters: Sequence[Tensor], totals: list[Tensor | None]
+        self, evaluate: Evaluator, y: Tensor, a: Tensor, parameters: Sequence[Tensor], totals: list[Tensor | None]
     ) -> tuple[Tensor, Tensor]:
         """Carry y and a = dL/dy backwards over the step; adds the parameters' share of the gradient to `totals`.
 
         da/dsigma = -(a - a^T dD/dy) / sigma, and dL/dtheta grows by +a^T dD/dtheta / sigma.
         """
+        evaluate.step, evaluate.levels = self.index, self.levels
         slopes: list[Tensor] = []
         adjoint_slopes: list[Tensor] = []
         for (i, row), weight in zip(self.stages(), self.weights, strict=True):
             state, costate = combine(y, 1.0, slopes, row), combine(a, 1.0, adjoint_slopes, row)
             with torch.enable_grad():
                 state = state.detach().requires_grad_()
-                denoised = _answer(denoiser, state, self.levels[i])
+                denoised = evaluate(state, i)
                 # what the denoiser was built from outside (an embedding's own graph) serves every stage
                 pulled, *shares = torch.autograd.grad(
                     denoised, (state, *parameters), costate, retain_graph=True, allow_unused=True
@@ -142,10 +152,10 @@ class _Step:
 
 class _Adjoint(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, denoiser: Denoiser, steps: list[_Step], y: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, evaluate: Evaluator, steps: list[_Step], y: Tensor, *parameters: Tensor) -> Tensor:
         for step in steps:
-            y = step(denoiser, y)
-        ctx.denoiser, ctx.steps, ctx.parameters = denoiser, steps, parameters
+            y = step(evaluate, y)
+        ctx.denoiser, ctx.steps, ctx.parameters = evaluate.denoiser, steps, parameters
         ctx.save_for_backward(y)
         return y
 
@@ -153,19 +163,11 @@ class _Adjoint(torch.autograd.Function):
     def backward(ctx: Any, a: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
         (y,) = ctx.saved_tensors
         totals: list[Tensor | None] = [None] * len(ctx.parameters)
+        evaluate = Evaluator(ctx.denoiser)
         for step in reversed(ctx.steps):
-            y, a = step.reversed().adjoint(ctx.denoiser, y, a, ctx.parameters, totals)
+            y, a = step.reversed().adjoint(evaluate, y, a, ctx.parameters, totals)
+        evaluate.finish()
         return None, None, a, *totals
-
-
-def _answer(denoiser: Denoiser, y: Tensor, sigma: Tensor) -> Tensor:
-    denoised = denoiser(y, sigma)
-    if denoised.shape != y.shape:
-        raise ValueError(
-            f"the denoiser answered shape {tuple(denoised.shape)} to a state of shape {tuple(y.shape)} at sigma = "
-            f"{float(sigma):g}"
-        )
-    return denoised.to(y.dtype)
 
 
 def _leaves(denoiser: Denoiser, y: Tensor, step: _Step) -> list[Tensor]:

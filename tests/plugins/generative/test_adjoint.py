@@ -229,11 +229,41 @@ def test_bad_options_are_refused(options, message):
         adjoint_sample(MIXTURE, noise().requires_grad_(), karras(4), **options)
 
 
-def test_a_wrong_shape_is_named_with_its_level():
-    with pytest.raises(ValueError, match="at sigma = 80"):
-        adjoint_sample(lambda y, s: y[:, :1], noise(), karras(4))
+@pytest.mark.parametrize("gradient", ["adjoint", "checkpoint", "backprop"])
+def test_a_bad_denoiser_is_named_with_its_step(gradient):
+    y, grid = noise().requires_grad_(), karras(4)
+    with pytest.raises(ValueError, match="at step 0"):
+        adjoint_sample(lambda y, s: y[:, :1], y, grid, gradient=gradient)
+    with pytest.raises(ValueError, match="NaN or infinity at step 2"):
+        adjoint_sample(lambda y, s: y * (float("nan") if s < 0.999 * grid[2] else 0.5), y, grid, gradient=gradient)
 
 
 def test_every_tableau_is_consistent():
     for order, tableau in METHODS.values():
         assert sum(tableau[-1]) == pytest.approx(1.0) and order <= len(tableau) - 1
+
+
+def test_the_studys_sampler_reaches_noise_embedding_and_weights():
+    from plugins.generative.networks import UNet
+    from plugins.generative.studies.adjoint_guidance import EMBEDDING, DigitSampler
+
+    torch.manual_seed(0)
+    network = UNet(width=8, multipliers=(1,), num_classes=10).double()
+    for parameter in network.parameters():
+        if not parameter.any():  # zero-initialised layers would hide the gradients behind them
+            nn.init.normal_(parameter, std=0.05)
+    embedding = network.get_parameter(EMBEDDING)
+    weights = [p for p in network.parameters() if p is not embedding]
+    start = torch.randn(2, 1, 8, 8, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([3, 10])
+    results = []
+    for gradient in ("adjoint", "backprop"):
+        sampler = DigitSampler(network, 12, "rk4", gradient)
+        images = sampler(start, labels, embedding)
+        results.append(torch.autograd.grad(images.square().sum(), [start, embedding, *weights], allow_unused=True))
+    assert all(found is not None for found in results[0])
+    adjoint, exact = ([*found[:2], torch.cat([g.flatten() for g in found[2:]])] for found in results)
+    for one, other in zip(adjoint, exact, strict=True):
+        assert relative(one, other) < 0.02
+    # only the labels in use have conditioning gradients
+    assert results[0][1].norm(dim=1).nonzero().flatten().tolist() == [3, 10]

@@ -217,3 +217,13 @@ def test_what_has_no_inverse_says_so():
 
 def test_ready_made_solvers_are_registered():
     assert {"bdia", "bdia_half", "bdia_heun", "bdia_heun_reuse"} <= set(SOLVERS) & set(ORDERS)
+
+
+def test_the_studys_round_trips_report_error_and_warning():
+    from plugins.generative.studies.exact_inversion import bdia_round_trip, ddim_round_trip
+
+    y, grid = noise(), karras(80)
+    good, lost = (bdia_round_trip(BDIA(gamma), MIXTURE, y, grid) for gamma in (1.0, 0.5))
+    assert good.error < 1e-12 and not good.warned
+    assert lost.error > 1.0 and lost.warned
+    assert ddim_round_trip(MIXTURE, y, grid).error > 1.0
