@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -43,8 +44,8 @@ class LinearUpdate(NamedTuple):
 
 
 class _Integrals(NamedTuple):
-    """Over [start, end], relative to start: L and S at the end, int e^{-S} b, int e^{L+S} (tau-start)^k / k!, and
-    int e^{L+S} int e^{-S} b."""
+    """Over [start, end], relative to start: L and S at the end, int e^{-S} b, int e^{L+S} (tau-start)^k / k! for k
+    below 5, and int e^{L+S} int e^{-S} b."""
 
     growth_l: Tensor
     growth_s: Tensor
@@ -53,7 +54,10 @@ class _Integrals(NamedTuple):
     drift_moment: Tensor
 
 
-def _integrals(ems: EMS, start: float, end: float, order: int) -> _Integrals:
+@lru_cache(maxsize=64)  # neighbouring steps, predictors and correctors share intervals
+@torch.inference_mode(False)  # plans outlive the caller's mode
+@torch.no_grad()
+def _integrals(ems: EMS, start: float, end: float) -> _Integrals:
     """Gauss-Legendre between the nodes: exact to rounding for the piecewise linear statistics."""
     tau, l_nodes, s_nodes, b_nodes = ems.between(start, end)
     dims = [1] * (l_nodes.ndim - 1)
@@ -79,7 +83,7 @@ def _integrals(ems: EMS, start: float, end: float, order: int) -> _Integrals:
     drift = drift_total[:-1, None] + width * torch.einsum("qr,mr...->mq...", partial, slope)
     kernel = torch.exp(l_inside + s_inside) * width * weights
     offset = (tau[:-1] - start).reshape(-1, 1, *dims) + width * nodes
-    moments = [(kernel * offset**k).sum((0, 1)) / math.factorial(k) for k in range(order)]
+    moments = [(kernel * offset**k).sum((0, 1)) / math.factorial(k) for k in range(5)]
     return _Integrals(growth_l, growth_s, drift_total[-1], moments, (kernel * drift).sum((0, 1)))
 
 
@@ -97,23 +101,25 @@ def v3_update(ems: EMS, start: float, others: Sequence[float], end: float, deriv
     Args:
         start, end: Lambdas of the step.
         others: Lambdas of the further nodes that estimate derivatives; may lie before `start` or beyond it.
-        derivatives: (order, 1 + len(others)) rows of `derivative_weights`, columns `start` first.
+        derivatives: (order, 1 + len(others)), order at most 5: rows of `derivative_weights`, columns `start` first.
 
     Returns:
         Weights for f at `start` and at each of `others`, in that order.
     """
-    step = _integrals(ems, start, end, len(derivatives))
+    if len(derivatives) > 5:
+        raise ValueError(f"a step can use at most 4 derivatives; got {len(derivatives) - 1}")
+    step = _integrals(ems, start, end)
     decay = torch.exp(-step.growth_l)
     constant = -decay * step.drift_moment
     weights = []
     for j, node in enumerate((start, *others)):
-        weight = -decay * sum(float(row[j]) * moment for row, moment in zip(derivatives, step.moments, strict=True))
+        weight = -decay * sum(float(row[j]) * moment for row, moment in zip(derivatives, step.moments, strict=False))
         if node > start:
-            between = step if node == end else _integrals(ems, start, node, 1)
+            between = step if node == end else _integrals(ems, start, node)
             constant = constant - weight * between.drift
             weight = weight * torch.exp(-between.growth_s)
         elif node < start:
-            between = _integrals(ems, node, start, 1)
+            between = _integrals(ems, node, start)
             weight = weight * torch.exp(between.growth_s)
             constant = constant + weight * between.drift
         weights.append(weight)

@@ -289,8 +289,9 @@ class Unified(Solver):
         v3:     the step of `plugins.generative.solvers.dpm_solver_v3.v3_update`
 
     with derivatives in lambda at the start node, estimated from the other nodes: those between start and target first,
-    then older ones, nearest first. A step's order is that of its expansion; the global order is one below that of the
-    least accurate repeated step. One evaluation a step, more with implicit correctors or a corrected last step.
+    then older ones, nearest first. With order p in every step the sampler converges with order p, but for the first
+    steps, which lack nodes; a corrector gives p + 1 with full differences. One evaluation a step, more with implicit
+    correctors or a corrected last step.
 
     Args:
         steps: Genes, one for each step of the grid that `sample` gets.

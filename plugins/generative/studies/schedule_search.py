@@ -88,7 +88,7 @@ class ScheduleSearch(Study):
         s0: float = 0.3,
         statistics_points: int = 121,
         statistics_samples: int = 512,
-        reference_steps: int = 1000,
+        reference_steps: int = 500,
         seed: int = 0,
         cache: str | None = None,
         fast: bool = False,
