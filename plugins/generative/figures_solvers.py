@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def order_figure(results: Mapping[str, Convergence]) -> Figure:
     """Left: error against N on logarithmic axes, coloured by order; right: measured against claimed order."""
-    figure = Figure(figsize=(15, max(5.0, 0.21 * len(results) + 1)), layout="constrained")
+    figure = Figure(figsize=(15, max(5.0, 0.17 * len(results) + 1)), layout="constrained")
     errors, orders = figure.subplots(1, 2, width_ratios=(1.15, 1))
     palette = matplotlib.colormaps["viridis"]
     claimed = sorted({result.expected for result in results.values()})
@@ -28,6 +28,9 @@ def order_figure(results: Mapping[str, Convergence]) -> Figure:
     handles, labels = errors.get_legend_handles_labels()
     ordered = sorted(zip(labels, handles, strict=True))
     errors.legend([h for _, h in ordered], [label for label, _ in ordered], title="claimed")
+    counts = sorted({n for result in results.values() for n in result.steps})
+    errors.set_xticks(counts, [str(n) for n in counts])
+    errors.minorticks_off()
     errors.set_xlabel("steps N")
     errors.set_ylabel("root mean square error")
     errors.set_title("Planar mixture, exact start values")

@@ -1,10 +1,14 @@
 """What every solver owes its caller, whatever its method."""
 
 import math
+from pathlib import Path
 
+import hydra
 import pytest
 import torch
+import yaml
 
+import plugins.generative
 from plugins.generative.grids import append_zero, karras, log_snr
 from plugins.generative.mixtures import toy_mixture
 from plugins.generative.solvers import (
@@ -274,3 +278,24 @@ def test_runge_kutta_start_reaches_full_order():
 def test_bad_options_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+CONF = Path(plugins.generative.__file__).parent / "conf"
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("solver/generative/*.yaml")), ids=lambda p: p.stem)
+def test_every_solver_option_builds_and_samples(path):
+    solver = hydra.utils.instantiate(yaml.safe_load(path.read_text()))
+    y = solver.sample(MIXTURE, START, GRID, generator=torch.Generator().manual_seed(0))
+    assert bool(torch.isfinite(y).all())
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("grid/generative/*.yaml")), ids=lambda p: p.stem)
+def test_every_grid_option_builds(path):
+    assert hydra.utils.instantiate(yaml.safe_load(path.read_text()))(6).shape == (7,)
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("schedule/generative/*.yaml")), ids=lambda p: p.stem)
+def test_every_schedule_option_builds(path):
+    schedule = hydra.utils.instantiate(yaml.safe_load(path.read_text()))
+    assert schedule.sigma_tilde(schedule.t_max) > schedule.sigma_tilde(schedule.t_min)
