@@ -137,3 +137,25 @@ def memory(lengths: Sequence[int], curves: Mapping[str, Sequence[float]]) -> Fig
     ax.grid(alpha=0.3)
     ax.legend()
     return figure
+
+
+def comparison(table: Mapping[str, Sequence[float]]) -> Figure:
+    """Test accuracy of each layer: a bar at the mean, a dot for each seed.
+
+    Args:
+        table: layer → accuracies in [0, 1], one for each seed.
+    """
+    figure = Figure(figsize=(1.1 * len(table) + 2.5, 3.8), layout="constrained")
+    ax = figure.subplots()
+    places = range(len(table))
+    means = [100 * sum(values) / len(values) for values in table.values()]
+    ax.bar(places, means, alpha=0.5)
+    for place, mean, values in zip(places, means, table.values(), strict=True):
+        ax.plot([place] * len(values), [100 * v for v in values], "k.", markersize=6)
+        ax.annotate(f"{mean:.1f}", (place, 2), ha="center")
+    ax.set_xticks(list(places), list(table))
+    ax.set_ylim(0, 100)
+    ax.set_ylabel("test accuracy (%)")
+    ax.set_title("Mean over seeds (bars) and each seed (dots)", fontsize=10)
+    ax.grid(axis="y", alpha=0.3)
+    return figure

@@ -34,10 +34,12 @@ class SequenceClassifiers(pl.LightningModule):
         schedule_steps: optimiser steps of the schedule, which may outlast the training; the training's own number
             when omitted.
         clip: largest gradient norm of each network, or None.
+        fast: one block of width 8 and the first seed only.
 
     Batches are dicts: ``x``, ``y`` and, where lengths vary, ``lengths``.
 
-    Logs ``test_accuracy/<layer>`` (mean over replicas), ``…/seed<k>`` and, with several replicas, ``…/std``.
+    Logs ``test_accuracy/<layer>`` (mean over replicas), ``…/seed<k>`` and, with several replicas, ``…/std``; shows
+    all of them in one figure.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class SequenceClassifiers(pl.LightningModule):
         warmup: float = 0.0,
         schedule_steps: int | None = None,
         clip: float | None = 1.0,
+        fast: bool = False,
     ) -> None:
         super().__init__()
         if not layers:
@@ -64,7 +67,8 @@ class SequenceClassifiers(pl.LightningModule):
             raise ValueError(f"schedule_steps must be at least 1, not {schedule_steps}")
         if not 0 <= warmup < 1:
             raise ValueError(f"warmup must lie in [0, 1), not {warmup}")
-        self.replicas = list(replicas)
+        self.replicas = list(replicas)[:1] if fast else list(replicas)
+        size = {"d_model": 8, "n_layers": 1} if fast else {}
         if not self.replicas:
             raise ValueError("replicas must hold at least one seed")
         self.layer_names = list(layers)
@@ -75,7 +79,7 @@ class SequenceClassifiers(pl.LightningModule):
             for seed in self.replicas:
                 with torch.random.fork_rng(devices=[]):
                     torch.manual_seed(seed)
-                    built = network(layer=layer)
+                    built = network(layer=layer, **size)
                     self.networks[_key(name, seed)] = PairClassifier(built) if pairs else built
         self.optimisation = {
             "lr": lr,
@@ -126,9 +130,11 @@ class SequenceClassifiers(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         seen = self.all_gather(self._seen).sum()
         accuracy = {key: self.all_gather(count).sum() / seen for key, count in self._correct.items()}
+        table: dict[str, Tensor] = {}
         for name in self.layer_names:
-            values = torch.stack([accuracy[_key(name, seed)] for seed in self.replicas])
-            self._log_replicas(f"test_accuracy/{name}", values)
+            table[name] = torch.stack([accuracy[_key(name, seed)] for seed in self.replicas])
+            self._log_replicas(f"test_accuracy/{name}", table[name])
+        save_figure(self, "test_accuracy", figures.comparison({name: v.tolist() for name, v in table.items()}))
 
     def _log_replicas(self, name: str, values: Tensor) -> None:
         self.log(name, values.mean())
@@ -192,6 +198,7 @@ class RobustClassifiers(SequenceClassifiers):
         warmup: float = 0.0,
         schedule_steps: int | None = None,
         clip: float | None = 1.0,
+        fast: bool = False,
     ) -> None:
         super().__init__(
             layers,
@@ -208,6 +215,7 @@ class RobustClassifiers(SequenceClassifiers):
             warmup,
             schedule_steps,
             clip,
+            fast,
         )
         self.conditions = [None, *((float(w), float(a)) for w in omegas for a in amplitudes)]
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 GUARDS = ("exp", "clip", "abs")
+HALVES = (torch.float16, torch.bfloat16)
 
 
 class StateSpaceLayer(nn.Module):
@@ -63,7 +64,10 @@ class StateSpaceLayer(nn.Module):
         if lengths is not None:
             mask = length_mask(lengths, u.shape[1])
             u = u * mask[..., None]
-        y, last = self._sequence(u, lengths, state, return_state)
+        # complex and Fourier arithmetic has no half precision: mixed-precision training resumes behind the layer
+        with torch.autocast(u.device.type, enabled=False):
+            y, last = self._sequence(u.float() if u.dtype in HALVES else u, lengths, state, return_state)
+        y = y.to(u.dtype)
         if mask is not None:
             y = y * mask[..., None]
         return (y, last) if return_state else y

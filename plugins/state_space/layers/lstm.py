@@ -25,7 +25,8 @@ class LSTMLayer(StateSpaceLayer):
         if bidirectional and d_model % 2:
             raise ValueError(f"a bidirectional LSTM needs an even d_model, not {d_model}")
         width = d_model // 2 if bidirectional else d_model
-        self.lstm = nn.LSTM(d_model, width, batch_first=True, bidirectional=bidirectional)
+        self.lstm = nn.LSTM(d_model, width, batch_first=True)
+        self.ahead = nn.LSTM(d_model, width, batch_first=True) if bidirectional else None
 
     def default_state(self, batch: int) -> Tensor:
         return self.lstm.weight_hh_l0.new_zeros(2, batch, self.d_model)
@@ -41,10 +42,24 @@ class LSTMLayer(StateSpaceLayer):
         self, u: Tensor, lengths: Tensor | None, state: Tensor | None, return_state: bool
     ) -> tuple[Tensor, Tensor]:
         carried = None if state is None else (state[:1].contiguous(), state[1:].contiguous())
-        if lengths is None:
-            y, (hidden, cell) = self.lstm(u, carried)
-        else:
+        if lengths is not None and return_state:
             packed = nn.utils.rnn.pack_padded_sequence(u, lengths.cpu(), batch_first=True, enforce_sorted=False)
             output, (hidden, cell) = self.lstm(packed, carried)
             y, _ = nn.utils.rnn.pad_packed_sequence(output, batch_first=True, total_length=u.shape[1])
+        else:
+            # padding at the end cannot reach back to valid steps: no packing, which is several times slower
+            y, (hidden, cell) = self.lstm(u, carried)
+        if self.ahead is not None:
+            back = _reversed(self.ahead(_reversed(u, lengths))[0], lengths)
+            y = torch.cat([y, back], dim=-1)
         return y, torch.cat([hidden, cell])
+
+
+def _reversed(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Each sequence's valid part back to front."""
+    if lengths is None:
+        return x.flip(1)
+    place = torch.arange(x.shape[1], device=x.device)
+    mirrored = lengths[:, None] - 1 - place
+    index = torch.where(mirrored >= 0, mirrored, place)
+    return torch.gather(x, 1, index[..., None].expand_as(x))

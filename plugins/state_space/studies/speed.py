@@ -29,7 +29,7 @@ class LayerSpeed(Study):
         fast: tiny sizes.
 
     Logs ``milliseconds/<name>`` (forward plus backward), ``ratio/s4d_to_straightforward``,
-    ``ratio/s4_ptd_to_straightforward``, ``scan_milliseconds/<backend>``, ``peak_mib/<name>/length<L>``; with peers
+    ``ratio/s4_ptd_to_straightforward``, ``scan_milliseconds/<backend>``, ``memory_mib/<name>/length<L>``; with peers
     ``ratio/s5_to_s5_pytorch`` (same arithmetic: all complex states), ``ratio/s5_ptd_to_s5_pytorch`` (conjugate halves,
     the layer's default) and ``ratio/s5_to_lstm``.
     """
@@ -104,7 +104,7 @@ class LayerSpeed(Study):
             for name, layer in layers.items():
                 mib = peak_bytes(lambda layer=layer, u=u: layer(u).sum().backward()) / 2**20
                 curves[name].append(mib)
-                metrics[f"peak_mib/{name}/length{length}"] = mib
+                metrics[f"memory_mib/{name}/length{length}"] = mib
         self.save_figure("memory_against_length", figures.memory(self.lengths, curves))
         return metrics
 

@@ -88,7 +88,7 @@ def test_pathfinder_images() -> None:
 def test_pathfinder_targets_follow_the_recipe() -> None:
     margin, length = 1, PATHFINDER_32.paddle_length
     found = 0
-    for index in range(60):
+    for index in range(200):
         try:
             curves, occupied = _two_targets(PATHFINDER_32, margin, np.random.default_rng([1, index]))
         except _DeadEnd:

@@ -85,6 +85,18 @@ def test_padding_changes_nothing(name: str) -> None:
         assert torch.allclose(layer(garbage, lengths), y, atol=1e-10)
 
 
+def test_bidirectional_lstm_is_torchs() -> None:
+    ours, theirs = LSTMLayer(H, bidirectional=True), torch.nn.LSTM(H, H // 2, batch_first=True, bidirectional=True)
+    weights = {k: v for k, v in ours.lstm.state_dict().items()}
+    weights |= {f"{k}_reverse": v for k, v in ours.ahead.state_dict().items()}
+    theirs.load_state_dict(weights)
+    u, lengths = torch.randn(3, 11, H), torch.tensor([11, 4, 1])
+    packed = torch.nn.utils.rnn.pack_padded_sequence(u, lengths, batch_first=True)
+    expected, _ = torch.nn.utils.rnn.pad_packed_sequence(theirs(packed)[0], batch_first=True)
+    assert torch.allclose(ours(u, lengths), expected, atol=1e-6)
+    assert torch.allclose(ours(u), theirs(u)[0], atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["s4d", "s4-ptd", "s5", "s4"])
 def test_bidirectional_is_a_forward_and_a_reversed_layer(name: str) -> None:
     both = LAYERS[name](bidirectional=True).double()
@@ -253,6 +265,24 @@ def test_empty_batches_and_bad_input(name: str) -> None:
             layer(torch.zeros(2, 5, H), torch.tensor(lengths))
     with pytest.raises(ValueError, match="bidirectional"):
         LAYERS[name](bidirectional=True)(torch.zeros(2, 5, H), return_state=True)
+
+
+@pytest.mark.parametrize("name", ["s4d", "s5", "s4"])
+def test_mixed_precision_passes_through(name: str) -> None:
+    layer = LAYERS[name]()
+    u = torch.randn(2, 9, H)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = layer(torch.nn.functional.linear(u, torch.eye(H)))
+    assert mixed.dtype == torch.bfloat16
+    assert relative(mixed.float(), layer(u.bfloat16().float())) < 0.02
+    mixed.float().sum().backward()
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_the_smallest_perturbed_systems(n: int) -> None:
+    modes = initial_modes("ptd-legs", n)
+    assert (modes.weight * 1).sum() == n and (modes.lam.real < -0.1).all()
+    assert S5PTD(H, 2 * n, blocks=2)(torch.randn(1, 4, H)).shape == (1, 4, H)
 
 
 def test_bad_settings() -> None:

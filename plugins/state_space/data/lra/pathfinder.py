@@ -308,6 +308,7 @@ class PathfinderData(SequenceData):
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
         if fast:
             self.sizes = {"train": 4, "val": 2, "test": 2}
+            self.recipe = dataclasses.replace(self.recipe, contour_length=3, distractors=0)
         self.generation_seed, self.processes = generation_seed, processes
 
     def prepare_data(self) -> None:
