@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from plugins.generative.figures import tile
-from plugins.generative.scaling_law import FitResult, ScalingLaw, TrainingRun
+from plugins.generative.scaling_law import FitResult, PenaltyFit, ScalingLaw, TrainingRun, paired_penalties
 
 
 def _layout(run: TrainingRun) -> str:
@@ -22,17 +22,15 @@ def _colours(names: Sequence[str]) -> dict[str, tuple[float, ...]]:
     return {name: palette(0.95 * i / max(1, len(names) - 1)) for i, name in enumerate(names)}
 
 
-def scaling_fit_figure(
-    runs: Sequence[TrainingRun], result: FitResult, quantized: Sequence[TrainingRun], penalty: np.ndarray
-) -> Figure:
+def scaling_fit_figure(runs: Sequence[TrainingRun], result: FitResult, paired: PenaltyFit) -> Figure:
     """Left: measured losses over data, one line a width, the fitted law dashed. Right: the penalty of each format.
 
     Args:
         runs: the runs of the fit.
-        result: of the fit.
-        quantized: the runs in low precision.
-        penalty: how much more each of them lost than its full-precision partner.
+        result: of the fit of the whole law.
+        paired: of the fit of the precision term to differences from full precision.
     """
+    quantized, penalty = paired_penalties(runs)
     figure = Figure(figsize=(12, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
     names = sorted({_layout(run) for run in quantized}, key=lambda n: (int(n[1]) + 0.5) * (int(n[3]) + 0.5))
@@ -65,17 +63,21 @@ def scaling_fit_figure(
     left.legend(fontsize=8)
     left.grid(alpha=0.3)
 
-    table = np.array([run[:5] for run in quantized])
-    predicted = result.law.precision_penalty(*table.T)
+    predicted = paired.predicted
     for name in names:
         of = np.array([_layout(run) == name for run in quantized])
         right.plot(predicted[of], penalty[of], "o", ms=4, color=colours[name], label=name)
     limits = [0, 1.05 * max(predicted.max(), penalty.max())]
     right.plot(limits, limits, color="0.5", lw=1)
     right.axhline(0, color="0.8", lw=0.8)
-    right.set_xlabel("penalty of low precision by the fitted law")
+    right.set_xlabel(
+        r"$D^b N^a \log_2 B\,/\,\gamma (E+\frac{1}{2})^\delta (M+\frac{1}{2})^\nu$ fitted to these differences"
+    )
     right.set_ylabel("measured: loss minus that in full precision")
-    right.set_title("What low precision costs, run by run")
+    right.set_title(
+        f"What low precision costs: $R^2$ = {paired.r_squared:.2f}, a = {paired.parameters_exponent:.2f}, "
+        f"b = {paired.tokens_exponent:.2f}\n(the law: a = -α = {-result.law.alpha:.2f}, b = β = {result.law.beta:.2f})"
+    )
     right.legend(fontsize=8, title="format")
     right.grid(alpha=0.3)
     return figure

@@ -12,7 +12,7 @@ from scipy.optimize import least_squares, nnls
 
 from plugins.generative.scaling_law.law import ScalingLaw
 
-__all__ = ["FitResult", "TrainingRun", "fit"]
+__all__ = ["FitResult", "PenaltyFit", "TrainingRun", "fit", "fit_penalty", "paired_penalties"]
 
 
 class TrainingRun(NamedTuple):
@@ -54,6 +54,77 @@ class FitResult:
 _LOWER, _UPPER = np.log([0.01, 0.01, 0.01, 0.01]), np.log([3.0, 3.0, 12.0, 12.0])
 
 
+def paired_penalties(runs: Iterable[TrainingRun]) -> tuple[list[TrainingRun], NDArray[np.float64]]:
+    """The runs in low precision, and how much more each lost than the full-precision run of its size and data.
+
+    Raises:
+        ValueError: a run has no full-precision partner.
+    """
+    runs = list(runs)
+    full = {run[:2]: run.loss for run in runs if run.block_size == 1}
+    quantized = [run for run in runs if run.block_size > 1]
+    for run in quantized:
+        if run[:2] not in full:
+            raise ValueError(
+                f"no full-precision run (block_size=1) of {run.parameters:g} parameters and {run.tokens:g} tokens"
+            )
+    return quantized, np.array([run.loss - full[run[:2]] for run in quantized])
+
+
+@dataclass(frozen=True)
+class PenaltyFit:
+    """The precision term alone, D^b N^a log2(B) / (γ (E+½)^δ (M+½)^ν), fitted to paired differences.
+
+    The law says b = β and a = -α, with the α and β of the other terms; here both are free, of either sign.
+
+    Attributes:
+        parameters_exponent, tokens_exponent: a and b.
+        delta, nu: of exponent and mantissa bits.
+        predicted: penalty of each run in low precision.
+        r_squared: share of the variance of the penalties explained; not positive where the term explains nothing.
+    """
+
+    parameters_exponent: float
+    tokens_exponent: float
+    delta: float
+    nu: float
+    predicted: NDArray[np.float64]
+    r_squared: float
+
+
+def fit_penalty(runs: Iterable[TrainingRun]) -> PenaltyFit:
+    """Fit the last term of the law to loss differences from full precision, by least squares.
+
+    In the differences n/N^α + d/D^β + ε cancels exactly, and with it every misfit of that part, which in a fit of the
+    whole loss can be far larger than what low precision costs.
+    """
+    quantized, penalty = paired_penalties(runs)
+    if len(quantized) < 5:
+        raise ValueError(f"{len(quantized)} runs in low precision cannot determine 5 constants; give at least 5")
+    big_n, big_d, e, m, b, _ = np.array(quantized).T
+    regressors = np.stack([np.log(big_n), np.log(big_d), -np.log(e + 0.5), -np.log(m + 0.5)], axis=1)
+    regressors -= regressors.mean(0)
+    unit = np.sqrt(np.mean(penalty**2)) or 1.0
+
+    def shape(exponents: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.log2(b) * np.exp(regressors @ exponents)
+
+    def predict(exponents: NDArray[np.float64]) -> NDArray[np.float64]:
+        x = shape(exponents)
+        return x * max(x @ penalty / (x @ x), 0.0)
+
+    starts = ([0.0, 0.0, 3.0, 3.0], [0.0, 0.0, 1.0, 1.0], [-0.3, 0.5, 3.0, 3.0])
+    bounds = ([-5.0, -5.0, -12.0, -12.0], [5.0, 5.0, 12.0, 12.0])
+    found = min(
+        (least_squares(lambda p: (predict(p) - penalty) / unit, start, bounds=bounds) for start in starts),
+        key=lambda result: result.cost,
+    )
+    predicted = predict(found.x)
+    spread = np.sum((penalty - penalty.mean()) ** 2)
+    r_squared = float(1 - np.sum((penalty - predicted) ** 2) / spread) if spread > 0 else 0.0
+    return PenaltyFit(*(float(p) for p in found.x), predicted=predicted, r_squared=r_squared)
+
+
 def _columns(exponents: NDArray[np.float64], data: NDArray[np.float64]) -> NDArray[np.float64]:
     """Regressors of (n, d, ε, 1/γ) for each run, N and D in units of their geometric means."""
     alpha, beta, delta, nu = exponents
@@ -84,28 +155,15 @@ def _search(
     best = None
     for start in [first, *generator.uniform(*inner, size=(starts - 1, 4))]:
         found = least_squares(
-            residual, start, bounds=(_LOWER, _UPPER), xtol=1e-13, ftol=1e-13, gtol=1e-13, max_nfev=200
+            residual, start, bounds=(_LOWER, _UPPER), xtol=1e-13, ftol=1e-13, gtol=1e-13, max_nfev=100
         )
         if best is None or found.cost < best.cost:
             best = found
     return np.exp(best.x), coefficients(best.x)[0], float(best.cost)
 
 
-def fit(runs: Iterable[TrainingRun], starts: int = 16, seed: int = 0) -> FitResult:
-    """Least squares of relative residuals, Σ ((L_i - law_i) / L_i)², over all eight constants.
-
-    For given exponents (α, β, δ, ν) the law is linear in (n, d, ε, 1/γ), so those come from non-negative least squares
-    and only the exponents are searched (variable projection), from ``starts`` starting points.
-
-    Args:
-        runs: at least 8, with at least two different N, D, E and M each, some of them in low precision.
-        starts: starting points, the first fixed and the others drawn within wide bounds under ``seed``.
-
-    Where low precision costs nothing measurable, γ is infinite.
-
-    Raises:
-        ValueError: if the runs cannot determine the constants, or hold values outside the law's domain.
-    """
+def _checked(runs: Iterable[TrainingRun]) -> NDArray[np.float64]:
+    """The runs as a table (runs, 6), when they can determine the constants."""
     table = np.asarray([tuple(run) for run in runs], dtype=np.float64).reshape(-1, 6)
     if len(table) < 8:
         raise ValueError(f"{len(table)} runs cannot determine 8 constants; give at least 8")
@@ -116,8 +174,6 @@ def fit(runs: Iterable[TrainingRun], starts: int = 16, seed: int = 0) -> FitResu
             raise ValueError(f"run {int(np.argmin(table[:, column]))}: {name} must be positive")
     if np.any(table[:, 2:4] < 0) or np.any(table[:, 4] < 1):
         raise ValueError("bits must not be negative, and block_size at least 1")
-    if starts < 1:
-        raise ValueError(f"starts={starts}: it must be at least 1")
     quantized = table[table[:, 4] > 1]
     for column, name, rows in (
         (0, "parameters", table),
@@ -127,15 +183,36 @@ def fit(runs: Iterable[TrainingRun], starts: int = 16, seed: int = 0) -> FitResu
     ):
         if len(np.unique(rows[:, column])) < 2:
             raise ValueError(f"all runs share one value of {name}: its exponent cannot be determined; vary it")
+    return table
 
+
+def fit(runs: Iterable[TrainingRun], starts: int = 8, seed: int = 0) -> FitResult:
+    """Least squares of relative residuals, Σ ((L_i - law_i) / L_i)², over all eight constants.
+
+    For given exponents (α, β, δ, ν) the law is linear in (n, d, ε, 1/γ), so those come from non-negative least squares
+    and only the exponents are searched (variable projection), from ``starts`` starting points.
+
+    Args:
+        runs: at least 8, with at least two different N, D, E and M each, some of them in low precision.
+        starts: starting points, the first fixed and the others drawn within wide bounds under ``seed``.
+
+    Returns:
+        The law with its residuals; where low precision costs nothing measurable, γ is infinite.
+
+    Raises:
+        ValueError: if the runs cannot determine the constants, or hold values outside the law's domain.
+    """
+    if starts < 1:
+        raise ValueError(f"starts={starts}: it must be at least 1")
+    table = _checked(runs)
     centre_n, centre_d = np.log(table[:, 0]).mean(), np.log(table[:, 1]).mean()
     data = np.stack([np.log(table[:, 0]) - centre_n, np.log(table[:, 1]) - centre_d, *table[:, 2:5].T])
     losses = table[:, 5]
 
     generator = np.random.default_rng(seed)
-    exponents, (n, d, epsilon, inverse_gamma), cost = _search(data, losses, starts, generator)
+    exponents, (n, d, epsilon, inverse_gamma), _ = _search(data, losses, starts, generator)
     plain_data = np.concatenate([data[:4], np.ones((1, len(losses)))])
-    _, _, plain_cost = _search(plain_data, losses, starts, generator)
+    _, _, plain_cost = _search(plain_data, losses, min(starts, 3), generator)
     alpha, beta, delta, nu = exponents
     law = ScalingLaw(
         n=float(n * np.exp(alpha * centre_n)),
@@ -182,9 +259,8 @@ def _standard_errors(law: ScalingLaw, table: NDArray[np.float64]) -> dict[str, f
     freedom = max(len(table) - len(columns), 1)
     variance = np.sum(((losses - law.loss(*table[:, :5].T)) / losses) ** 2) / freedom
     _, singular, vectors = np.linalg.svd(jacobian / np.where(scale > 0, scale, 1), full_matrices=False)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         weights = np.where(singular > 1e-10 * singular[0], singular, 0.0) ** -2.0
-    spread = (np.where(vectors.T == 0, 0.0, vectors.T**2 * weights)).sum(1)
-    with np.errstate(divide="ignore"):
+        spread = np.where(vectors.T == 0, 0.0, vectors.T**2 * weights).sum(1)
         errors = np.sqrt(variance * spread) / scale
     return dict(zip(columns, errors.tolist(), strict=True))

@@ -23,6 +23,8 @@ from plugins.generative.scaling_law import (
     ScalingLaw,
     TrainingRun,
     fit,
+    fit_penalty,
+    paired_penalties,
     train_runs,
 )
 
@@ -63,32 +65,6 @@ def averaged(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
     return [TrainingRun(*setting, float(np.mean(losses))) for setting, losses in groups.items()]
 
 
-def penalties(runs: Sequence[TrainingRun]) -> tuple[list[TrainingRun], np.ndarray]:
-    """The quantized runs, and how much more each lost than the full-precision run of its size and data."""
-    full = {run[:2]: run.loss for run in runs if run.block_size == 1}
-    quantized = [run for run in runs if run.block_size > 1]
-    return quantized, np.array([run.loss - full[run[:2]] for run in quantized])
-
-
-def penalty_exponents(runs: Sequence[TrainingRun]) -> dict[str, float]:
-    """Exponents of D and N in the measured penalty: least squares of its logarithm, with an offset a format and block.
-
-    The law says β and -α. Penalties lost in the scatter (not positive) are left out; ``share_used`` says how many stay.
-    """
-    quantized, penalty = penalties(runs)
-    keep = penalty > 0
-    settings = sorted({run[2:5] for run in quantized})
-    rows = [
-        [np.log(run.tokens), np.log(run.parameters), *(float(run[2:5] == s) for s in settings)]
-        for run, kept in zip(quantized, keep, strict=True)
-        if kept
-    ]
-    if len(rows) < len(settings) + 2:
-        return {"tokens": np.nan, "parameters": np.nan, "share_used": float(keep.mean())}
-    solution, *_ = np.linalg.lstsq(np.array(rows), np.log(penalty[keep]), rcond=None)
-    return {"tokens": float(solution[0]), "parameters": float(solution[1]), "share_used": float(keep.mean())}
-
-
 class FPScalingLaw(Study):
     """Trains denoisers of the digits mixture in many number formats and fits the law to their losses.
 
@@ -97,10 +73,11 @@ class FPScalingLaw(Study):
     ``fit/<constant>`` and ``fit_error/<constant>`` (one standard error), ``fit/r_squared``, ``fit/relative_rms``,
     ``fit/epsilon_over_floor`` (the fitted ε against the exact loss of the best denoiser), ``chinchilla/relative_rms``
     (the best fit without a precision term), ``scatter/relative_rms`` (of repetitions around their mean),
-    ``penalty/r_squared`` (share of the variance of the measured penalties that the fitted last term explains) and
-    ``penalty/tokens_exponent``, ``penalty/parameters_exponent`` (the law says β and -α),
-    ``extrapolation/relative_rms`` (of the runs with the most parameters and data, when fitted to the others).
-    All runs stand in ``runs.csv``.
+    ``penalty/r_squared`` (share of the variance of the measured penalties, the losses minus those in full precision,
+    that the last term of the fitted law explains), ``paired/…`` (the last term fitted to those penalties alone:
+    ``tokens_exponent`` and ``parameters_exponent``, for which the law says β and -α, ``delta``, ``nu``,
+    ``r_squared``), ``extrapolation/relative_rms`` (of the runs with the most parameters and data, when fitted to the
+    others). All runs stand in ``runs.csv``.
 
     Args:
         widths: of the networks' hidden layers, from small to large.
@@ -145,6 +122,7 @@ class FPScalingLaw(Study):
         self.block_sizes = [4, 16] if fast else list(block_sizes)
         self.targets = tuple(targets)
         self.repeats = 1 if fast else repeats
+        self.starts = 2 if fast else 16
         self.batch_size, self.std, self.seed, self.fast = batch_size, std, seed, fast
 
     @torch.inference_mode(False)
@@ -154,10 +132,10 @@ class FPScalingLaw(Study):
         runs = self._train_runs(task)
         self._write_runs(runs)
         mean = averaged(runs)
-        result = fit(mean, seed=self.seed)
+        result = fit(mean, self.starts, self.seed)
         metrics = published_consequences() | {"synthetic/largest_error": recovered()}
         metrics |= self._judge_runs(runs, mean, result, task)
-        self.save_figure("fit", scaling_fit_figure(mean, result, *penalties(mean)))
+        self.save_figure("fit", scaling_fit_figure(mean, result, fit_penalty(mean)))
         self.save_figure("critical_data", critical_data_figure(PUBLISHED))
         return metrics
 
@@ -188,37 +166,39 @@ class FPScalingLaw(Study):
         metrics = {f"fit/{name}": getattr(result.law, name) for name in result.standard_errors}
         metrics |= {f"fit_error/{name}": error for name, error in result.standard_errors.items()}
         by_setting = {run[:-1]: run.loss for run in mean}
+        freedom = self.repeats / max(self.repeats - 1, 1)
         scatter = [run.loss / by_setting[run[:-1]] - 1 for run in runs]
-        quantized, penalty = penalties(mean)
+        quantized, penalty = paired_penalties(mean)
         predicted = result.law.precision_penalty(*np.array([run[:-1] for run in quantized]).T)
-        exponents = penalty_exponents(mean)
+        paired = fit_penalty(mean)
         metrics |= {
             "fit/r_squared": result.r_squared,
             "fit/relative_rms": result.relative_rms,
             "fit/epsilon_over_floor": result.law.epsilon / task.floor,
             "floor": task.floor,
             "chinchilla/relative_rms": result.relative_rms_without_precision,
-            "scatter/relative_rms": float(
-                np.sqrt(np.mean(np.square(scatter)) * self.repeats / max(self.repeats - 1, 1))
-            ),
+            "scatter/relative_rms": float(np.sqrt(np.mean(np.square(scatter)) * freedom)),
             "penalty/r_squared": float(
                 1 - np.sum((penalty - predicted) ** 2) / np.sum((penalty - penalty.mean()) ** 2)
             ),
-            "penalty/largest_relative": float(max(penalty) / task.floor),
-            "penalty/tokens_exponent": exponents["tokens"],
-            "penalty/parameters_exponent": exponents["parameters"],
-            "penalty/share_positive": exponents["share_used"],
+            "penalty/largest_relative": float(max(penalty / [run.loss for run in quantized])),
+            "penalty/share_positive": float(np.mean(penalty > 0)),
+            "paired/tokens_exponent": paired.tokens_exponent,
+            "paired/parameters_exponent": paired.parameters_exponent,
+            "paired/delta": paired.delta,
+            "paired/nu": paired.nu,
+            "paired/r_squared": paired.r_squared,
         }
-        metrics |= extrapolation(mean, self.seed)
+        metrics |= extrapolation(mean, self.starts, self.seed)
         # What the runs do not determine (an infinite error, no positive penalty) is left out.
         return {name: value for name, value in metrics.items() if np.isfinite(value)}
 
 
-def extrapolation(runs: Sequence[TrainingRun], seed: int) -> Mapping[str, float]:
+def extrapolation(runs: Sequence[TrainingRun], starts: int, seed: int) -> Mapping[str, float]:
     """Relative RMS error on the runs with the most parameters and the most data, fitted to all others."""
     size, tokens = max(run.parameters for run in runs), max(run.tokens for run in runs)
     held = [run for run in runs if run.parameters == size and run.tokens == tokens]
-    law = fit([run for run in runs if run not in held], seed=seed).law
+    law = fit([run for run in runs if run not in held], starts, seed).law
     table = np.array(held)
     error = law.loss(*table[:, :5].T) / table[:, 5] - 1
     return {"extrapolation/relative_rms": float(np.sqrt(np.mean(error**2)))}

@@ -6,14 +6,12 @@ import torch
 
 from plugins.generative.networks import ConvClassifier, UNet
 from plugins.generative.quantization import QuantizationConfig
-from plugins.generative.scaling_law import PUBLISHED, TrainingRun
+from plugins.generative.scaling_law import TrainingRun
 from plugins.generative.solvers import DPMSolverPP2M
 from plugins.generative.studies.fp_quantization import FPQuantization, cast_mismatches, wiener_rounding
 from plugins.generative.studies.fp_scaling_law import (
     FPScalingLaw,
     averaged,
-    penalties,
-    penalty_exponents,
     published_consequences,
     recovered,
 )
@@ -27,22 +25,10 @@ def test_claims_that_need_no_network():
     assert max(v for k, v in published_consequences().items() if "slope" in k) < 1e-8
 
 
-def test_penalties_are_paired_and_their_exponents_are_the_laws():
-    settings = [(1, 1, 8), (2, 1, 8), (2, 3, 32), (8, 23, 1)]
-    runs = [
-        TrainingRun(n, d, *s, float(PUBLISHED.loss(n, d, *s)))
-        for n in (1e7, 3e7, 1e8)
-        for d in (1e10, 1e11)
-        for s in settings
-    ]
-    quantized, penalty = penalties(runs)
-    law = PUBLISHED.precision_penalty(*np.array(quantized)[:, :5].T)
-    np.testing.assert_allclose(penalty, law, rtol=1e-6)
-    found = penalty_exponents(runs)
-    assert found["tokens"] == pytest.approx(PUBLISHED.beta, rel=1e-5)
-    assert found["parameters"] == pytest.approx(-PUBLISHED.alpha, rel=1e-5)
-    assert found["share_used"] == 1
-    assert averaged([runs[0], runs[0]._replace(loss=runs[0].loss + 2)]) == [runs[0]._replace(loss=runs[0].loss + 1)]
+def test_repetitions_are_averaged():
+    run = TrainingRun(1e7, 1e10, 2, 1, 8, 3.0)
+    other = run._replace(block_size=1)
+    assert averaged([run, other, run._replace(loss=5.0)]) == [run._replace(loss=4.0), other]
 
 
 def test_quantization_study_end_to_end():

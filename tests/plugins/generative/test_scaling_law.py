@@ -19,6 +19,8 @@ from plugins.generative.scaling_law import (
     QuantizedLinear,
     TrainingRun,
     fit,
+    fit_penalty,
+    paired_penalties,
     train_runs,
 )
 
@@ -114,6 +116,32 @@ def test_fit_of_noisy_runs_errs_by_what_it_says():
         for name, value in dataclasses.asdict(PUBLISHED).items():
             pulls.append((getattr(result.law, name) - value) / result.standard_errors[name])
     assert 0.6 < np.sqrt(np.mean(np.square(pulls))) < 1.5 and np.abs(pulls).max() < 5
+
+
+def test_runs_without_a_penalty_fit_an_infinite_gamma():
+    runs = [r._replace(loss=float(PUBLISHED.loss(r.parameters, r.tokens, 8, 23, 1))) for r in synthetic()]
+    result = fit(runs, starts=2)
+    assert result.law.gamma > 1e6 * PUBLISHED.gamma and result.relative_rms < 1e-6
+    assert result.relative_rms_without_precision < 1e-6
+    assert fit(synthetic(), starts=2).relative_rms_without_precision > 1e-3
+
+
+def test_paired_differences_give_the_precision_term_alone():
+    runs = synthetic()
+    wrong_base = [r._replace(loss=r.loss + np.sin(r.parameters) + np.log(r.tokens)) for r in runs]  # the same in pairs
+    quantized, penalty = paired_penalties(wrong_base)
+    law = PUBLISHED.precision_penalty(*np.array(quantized)[:, :5].T)
+    np.testing.assert_allclose(penalty, law, rtol=1e-6)
+    found = fit_penalty(wrong_base)
+    expected = (-PUBLISHED.alpha, PUBLISHED.beta, PUBLISHED.delta, PUBLISHED.nu)
+    got = (found.parameters_exponent, found.tokens_exponent, found.delta, found.nu)
+    np.testing.assert_allclose(got, expected, rtol=1e-4)
+    assert found.r_squared > 1 - 1e-9
+    np.testing.assert_allclose(found.predicted, law, rtol=1e-4)
+    with pytest.raises(ValueError, match="no full-precision run"):
+        fit_penalty(quantized)
+    with pytest.raises(ValueError, match="5 constants"):
+        fit_penalty([r for r in runs if r.block_size == 1])
 
 
 def test_block_quantizer_is_the_format_at_each_blocks_scale():
