@@ -1,1 +1,1 @@
-"""Lie-group convolutions: groups as interchangeable objects, Haar integration, and layers equivariant to affine maps."""
+"""Lie-group convolutions: groups as interchangeable objects, Haar integration, layers equivariant to affine maps."""

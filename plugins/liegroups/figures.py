@@ -71,10 +71,12 @@ def integral_figure(names: Sequence[str], deviations: Sequence[float]) -> Figure
 
 
 def cost_figure(samples: Sequence[int], rows: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
-    """Seconds and peak memory of a training step against the number of samples; rows[layer]["seconds" | "mebibytes"]."""
+    """Seconds and memory of a training step against the number of samples; rows[layer]["seconds" | "mebibytes"]."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     panels = figure.subplots(1, 2)
-    for panel, key, label in zip(panels, ("seconds", "mebibytes"), ("seconds", "allocated in one step (MiB)"), strict=True):
+    for panel, key, label in zip(
+        panels, ("seconds", "mebibytes"), ("seconds", "allocated in one step (MiB)"), strict=True
+    ):
         for name, row in rows.items():
             panel.loglog(samples, row[key], "o-", label=name, markersize=4)
         panel.set_xticks(list(samples), [str(n) for n in samples])

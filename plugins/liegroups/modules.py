@@ -21,7 +21,7 @@ class ClassifierComparison(pl.LightningModule):
     The models share no parameters, so the summed loss trains each as if alone. AdamW with a one-cycle schedule; the
     peak learning rate is ``learning_rate``, or that given for a model in ``learning_rates``. At the end of every
     validation ``equivariance/<model>`` is the relative change of the logits under random elements of ``group``
-    (default GL+(2)). ``peers=True`` adds escnn's regular C8. Metrics of the test: ``accuracy/<model>/<set>`` in percent,
+    (default GL+(2)). ``peers=True`` adds escnn's regular C8. Test metrics: ``accuracy/<model>/<set>`` in percent,
     ``gl2_ratio/<model>`` where both sets are tested, ``train_seconds/<model>`` and ``parameters/<model>``.
     """
 

@@ -35,7 +35,9 @@ class CanvasMNIST(pl.LightningDataModule):
             raise ValueError(f"pool={pool} must divide the canvas of {CANVAS} pixels")
         unknown = [name for name in (*test_sets, train_recipe) if name not in RECIPES and name != "affnist"]
         if unknown or train_recipe == "affnist":
-            raise ValueError(f"no recipe for {unknown or ['affnist as train_recipe']}; choose from {', '.join(RECIPES)}")
+            raise ValueError(
+                f"no recipe for {unknown or ['affnist as train_recipe']}; choose from {', '.join(RECIPES)}"
+            )
         if not test_sets:
             raise ValueError("test_sets is empty: name at least one set")
         self.train_images, self.val_images, self.test_images = train_images, val_images, test_images

@@ -41,7 +41,9 @@ def warp(images: Tensor, maps: Tensor, mode: str = "bilinear") -> Tensor:
         inverse = inverse[:, None, None]
         source = projective_act(inverse, points)
         # what lies beyond the vanishing line has no source on the canvas
-        source = torch.where(projective_visible(inverse, points)[..., None], source, torch.full_like(source, 4.0 * side))
+        source = torch.where(
+            projective_visible(inverse, points)[..., None], source, torch.full_like(source, 4.0 * side)
+        )
     grid = (source * (2 / side)).to(images.dtype)
     return torch.nn.functional.grid_sample(images, grid, mode=mode, padding_mode="zeros", align_corners=False)
 

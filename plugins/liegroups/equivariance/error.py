@@ -47,8 +47,8 @@ def equivariance_error(
 
     - A layer of this package: x is an analytic pattern moved exactly, the output samples are moved along with h
       (``h g_i``), and outputs are compared at the fixed pixel in the centre. The input samples stay, so the error is
-      that of the integral over the group and of the pixel grid. ``inp``/``out`` default to 64 random samples, or all
-      elements of a finite group.
+      that of the integral over the group and of the pixel grid. ``inp`` and ``out`` default to 64 and 4 random
+      samples, or all elements of a finite group.
     - Any other module: images ``x`` [batch, channels, side, side], by default analytic patterns. ``action_in``
       defaults to resampling the images (exact for patterns), ``action_out`` to the identity: the module is taken to
       be invariant, and the error is relative to the spread of its outputs over the batch.
@@ -89,10 +89,10 @@ def _dtype_device(module: nn.Module) -> tuple[torch.dtype, torch.device]:
     return torch.float64, torch.device("cpu")
 
 
-def _default_samples(group: LieGroup, generator: torch.Generator) -> Samples:
+def _default_samples(group: LieGroup, n: int, generator: torch.Generator) -> Samples:
     if getattr(group, "elements", None) is not None:
         return FiniteGroupRule(group)()
-    return CoordinateNormal(group, 0.5)(64, generator)
+    return CoordinateNormal(group, 0.5)(n, generator)
 
 
 def _layer_pairs(module, group, moves, inp, out, generator):
@@ -102,8 +102,8 @@ def _layer_pairs(module, group, moves, inp, out, generator):
     channels = getattr(module, "in_channels", None) or (
         module.batch_norm.num_features if getattr(module, "batch_norm", None) is not None else 3
     )
-    inp = (inp or _default_samples(group, generator)).to(dtype=torch.float64, device="cpu")
-    out = (out or _default_samples(group, generator)).to(dtype=torch.float64, device="cpu")
+    inp = (inp or _default_samples(group, 64, generator)).to(dtype=torch.float64, device="cpu")
+    out = (out or _default_samples(group, 4, generator)).to(dtype=torch.float64, device="cpu")
     grid = kernel_offsets(size, torch.float64) / unit
     radius = size / 2 / unit
     pattern = random_pattern(group, 4, channels, radius, width=0.45 * max(radius, 1 / unit), generator=generator)
@@ -153,7 +153,9 @@ def _module_pairs(module, group, moves, x, action_in, action_out, generator):
         moved = [image(h) for h in moves]
     else:
         unit = next((m.unit for m in module.modules() if hasattr(m, "unit")), 1.0)
-        act = action_in or (lambda h, images: warp(images, _in_pixels(h, unit).to(images.device).expand(len(images), -1, -1)))
+        act = action_in or (
+            lambda h, images: warp(images, _in_pixels(h, unit).to(images.device).expand(len(images), -1, -1))
+        )
         moved = [act(h, x) for h in moves]
     expected = module(x)
     for h, image_h in zip(moves, moved, strict=True):
@@ -166,5 +168,3 @@ def _in_pixels(h: Tensor, unit: float) -> Tensor:
         return h
     scale = torch.diag(torch.tensor([unit, unit, 1.0], dtype=h.dtype))
     return scale @ h @ torch.linalg.inv(scale)
-
-

@@ -25,8 +25,27 @@ from plugins.liegroups.haar.volumes import (
 )
 
 __all__ = [
-    "CoordinateBox", "CoordinateGrid", "CoordinateNormal", "Estimate", "FiniteGroupRule", "HaarBallSL2", "HaarUniformSO", "LogNormalSPD",
-    "PolarBall", "ProductSampler", "SamplePlan", "Sampler", "Samples", "StarGrid", "haar_rotations", "integrate",
-    "polar_ball_volume", "rotation_group_volume", "samples_of", "sl2_ball_volume", "sl2_fraction_without_log",
-    "spd_constant", "stratified_angles",
-]  # fmt: skip
+    "CoordinateBox",
+    "CoordinateGrid",
+    "CoordinateNormal",
+    "Estimate",
+    "FiniteGroupRule",
+    "HaarBallSL2",
+    "HaarUniformSO",
+    "LogNormalSPD",
+    "PolarBall",
+    "ProductSampler",
+    "SamplePlan",
+    "Sampler",
+    "Samples",
+    "StarGrid",
+    "haar_rotations",
+    "integrate",
+    "polar_ball_volume",
+    "rotation_group_volume",
+    "samples_of",
+    "sl2_ball_volume",
+    "sl2_fraction_without_log",
+    "spd_constant",
+    "stratified_angles",
+]

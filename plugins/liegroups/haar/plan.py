@@ -20,7 +20,8 @@ class SamplePlan(nn.Module):
 
     In training, random sets are drawn anew at every call from torch's generator, and ``offset`` (a sampler of the same
     group) moves all sets by one common random element. Left translation leaves every ``g_i^-1 g_j`` and every weight
-    unchanged, so this is an exact symmetry of the continuous network and costs nothing. In evaluation the sets come
+    unchanged, so for R^2 x| H this is an exact symmetry of the continuous network and costs nothing (for centred
+    homographies it is one choice of samples among others). In evaluation the sets come
     from ``seed`` and no offset is applied: the same input gives the same output. ``eval_offsets`` > 1 makes
     ``evaluation_draws`` return that many fixed offsets to average over. ``weighted=False`` drops the Haar weights.
     """

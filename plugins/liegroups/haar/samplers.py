@@ -50,7 +50,7 @@ def stratified_angles(n: int, generator: torch.Generator | None = None) -> Tenso
 
 
 class HaarUniformSO:
-    """Uniform rotations of SO(n), weight one (total mass one); ``stratified`` (n = 2): one offset for a regular grid."""
+    """Uniform rotations of SO(n) of total mass one; ``stratified`` (n = 2): a regular grid with one random offset."""
 
     def __init__(self, n: int, stratified: bool = False):
         if stratified and n != 2:

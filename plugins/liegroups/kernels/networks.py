@@ -146,18 +146,19 @@ class SeparableKernel(nn.Module):
 
     ``forward`` evaluates it densely on concatenated coordinates, as any kernel; ``spatial`` and ``group`` give the
     factors, of shapes [..., out, rank] and [..., out, rank, in], from which a layer convolves without forming it.
+    ``group_factory`` makes the group factor of another kind than the spatial one.
     """
 
     def __init__(
         self, space_features: int, group_features: int, out_channels: int, in_channels: int, taps: int,
-        factory: KernelFactory = Siren, rank: int = 1,
+        factory: KernelFactory = Siren, rank: int = 1, group_factory: KernelFactory | None = None,
     ):  # fmt: skip
         super().__init__()
         if rank < 1:
             raise ValueError(f"rank={rank} must be at least 1")
         self.space_features, self.rank, self.shape = space_features, rank, (out_channels, in_channels)
         self.spatial_net = factory(space_features, out_channels, rank, taps)
-        self.group_net = factory(group_features, out_channels * rank, in_channels, 1)
+        self.group_net = (group_factory or factory)(group_features, out_channels * rank, in_channels, 1)
 
     def spatial(self, z: Tensor) -> Tensor:
         """[..., space_features] -> [..., out, rank]."""
@@ -181,14 +182,14 @@ class DepthwiseKernel(nn.Module):
 
     def __init__(
         self, space_features: int, group_features: int, out_channels: int, in_channels: int, taps: int,
-        factory: KernelFactory = Siren, rank: int = 1,
+        factory: KernelFactory = Siren, rank: int = 1, group_factory: KernelFactory | None = None,
     ):  # fmt: skip
         super().__init__()
         if rank < 1:
             raise ValueError(f"rank={rank} must be at least 1")
         self.space_features, self.rank, self.shape = space_features, rank, (out_channels, in_channels)
         self.spatial_net = factory(space_features, out_channels, rank * in_channels, taps)
-        self.group_net = factory(group_features, rank, in_channels, 1)
+        self.group_net = (group_factory or factory)(group_features, rank, in_channels, 1)
         # unit second moment, as the spatial factor carries the scale of the whole kernel
         self.group_scale = math.sqrt(in_channels)
 

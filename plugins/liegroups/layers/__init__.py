@@ -8,6 +8,15 @@ from plugins.liegroups.layers.pooling import FieldNorm, GroupPool
 from plugins.liegroups.layers.separable import DepthwiseGroupConv, SeparableGroupConv
 
 __all__ = [
-    "WINDOWS", "DepthwiseGroupConv", "FieldNorm", "GroupConv", "GroupLayer", "GroupPool", "LiftingConv", "ProjectionConv",
-    "SeparableGroupConv", "kernel_offsets", "window",
-]  # fmt: skip
+    "DepthwiseGroupConv",
+    "FieldNorm",
+    "GroupConv",
+    "GroupLayer",
+    "GroupPool",
+    "LiftingConv",
+    "ProjectionConv",
+    "SeparableGroupConv",
+    "WINDOWS",
+    "kernel_offsets",
+    "window",
+]

@@ -1,4 +1,4 @@
-"""Group cross-correlations with kernels that separate: the same functions as ``GroupConv``, at a fraction of the cost."""
+"""Group cross-correlations with separating kernels: the same functions as ``GroupConv`` at a fraction of the cost."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ class SeparableGroupConv(GroupLayer):
 
     def __init__(
         self, group: LieGroup, in_channels: int, out_channels: int, kernel_size: int = 5, padding: int | None = None,
-        window: str = "disc", unit: float = 1.0, kernel_factory: KernelFactory = Siren, rank: int = 1,
+        window: str = "disc", unit: float = 1.0, kernel_factory: KernelFactory = Siren,
+        group_kernel_factory: KernelFactory | None = None, rank: int = 1,
         kernel: SeparableKernel | None = None,
     ):  # fmt: skip
         super().__init__(group, kernel_size, padding, window, unit)
         _require_separable(group, window)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel = kernel or SeparableKernel(
-            2, group.feature_dim, out_channels, in_channels, self.taps, kernel_factory, rank
+            2, group.feature_dim, out_channels, in_channels, self.taps, kernel_factory, rank, group_kernel_factory
         )
 
     def weights(self, inp: Samples, out: Samples) -> tuple[Tensor, Tensor]:
@@ -62,14 +63,15 @@ class DepthwiseGroupConv(GroupLayer):
 
     def __init__(
         self, group: LieGroup, in_channels: int, out_channels: int, kernel_size: int = 5, padding: int | None = None,
-        window: str = "disc", unit: float = 1.0, kernel_factory: KernelFactory = Siren, rank: int = 1,
+        window: str = "disc", unit: float = 1.0, kernel_factory: KernelFactory = Siren,
+        group_kernel_factory: KernelFactory | None = None, rank: int = 1,
         kernel: DepthwiseKernel | None = None,
     ):  # fmt: skip
         super().__init__(group, kernel_size, padding, window, unit)
         _require_separable(group, window)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel = kernel or DepthwiseKernel(
-            2, group.feature_dim, out_channels, in_channels, self.taps, kernel_factory, rank
+            2, group.feature_dim, out_channels, in_channels, self.taps, kernel_factory, rank, group_kernel_factory
         )
 
     def weights(self, inp: Samples, out: Samples) -> tuple[Tensor, Tensor]:

@@ -133,5 +133,3 @@ def phi1(a: Tensor) -> Tensor:
     eye = torch.eye(n, dtype=a.dtype, device=a.device).expand_as(a)
     top = torch.cat([a, eye], dim=-1)
     return torch.linalg.matrix_exp(torch.cat([top, torch.zeros_like(top)], dim=-2))[..., :n, n:]
-
-

@@ -43,7 +43,7 @@ _FUNCTIONS = {
 class _SpectralFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx, matrix: Tensor, name: str) -> Tensor:
-        # the eigensolver works on the symmetric part in float64: these matrices are tiny and float32 loses half the digits
+        # float64 whatever the input: these matrices are tiny, and float32 would lose half the digits
         values, vectors = torch.linalg.eigh((matrix + matrix.mT).to(torch.float64) / 2)
         if name != "exp" and values.numel() and bool((values[..., 0] <= 0).any()):
             smallest = float(values[..., 0].min())

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from plugins.liegroups.data.warp import gl2_maps, warp
 from plugins.liegroups.groups import Cyclic, Dihedral
 from plugins.liegroups.haar import FiniteGroupRule, SamplePlan
-from plugins.liegroups.kernels import KernelFactory, Siren
+from plugins.liegroups.kernels import MLP, BSpline, KernelFactory
 from plugins.liegroups.networks.classifier import GroupClassifier
 
 
@@ -54,16 +54,19 @@ class AugmentedClassifier(nn.Module):
 
 
 def regular_classifier(
-    n: int = 8, reflections: bool = False, channels: Sequence[int] = (12, 12, 24), kernel_sizes: Sequence[int] = (7, 5, 5),
-    pool: Sequence[int] = (1, 1, 1), stride: int = 2, kernel_factory: KernelFactory = Siren, classes: int = 10,
-    dropout: float = 0.0,
+    n: int = 8, reflections: bool = False, channels: Sequence[int] = (16, 16, 32),
+    kernel_sizes: Sequence[int] = (7, 5, 5), pool: Sequence[int] = (2, 1, 1), stride: int = 1,
+    convolution: str = "depthwise", rank: int = 1, kernel_factory: KernelFactory = BSpline,
+    group_kernel_factory: KernelFactory | None = MLP, classes: int = 10, dropout: float = 0.0,
 ) -> GroupClassifier:  # fmt: skip
-    """Regular C_N (or D_N) network: the group classifier on the finite group, with dense kernels."""
+    """Regular C_N (or D_N) network: the group classifier on a finite group, where the sum over samples is exact."""
     group = Dihedral(n) if reflections else Cyclic(n)
     plan = SamplePlan(FiniteGroupRule(group), sets=[0] * len(channels))
     return GroupClassifier(
         plan, classes=classes, channels=channels, kernel_sizes=kernel_sizes, pool=pool, stride=stride,
-        convolution="dense", kernel_factory=kernel_factory, dropout=dropout,
+        convolution=convolution, rank=rank, kernel_factory=kernel_factory,
+        group_kernel_factory=None if convolution == "dense" else group_kernel_factory, window="disc",
+        activation="relu", dropout=dropout,
     )  # fmt: skip
 
 

@@ -49,7 +49,8 @@ class GroupClassifier(nn.Module):
     Images [B, C, H, W] with background zero (so that zero padding continues them exactly) -> logits [B, classes].
     ``channels`` and ``kernel_sizes`` describe the lifting layer and then each group convolution; ``pool`` the factor
     by which a stage's output is averaged over space. ``stride`` thins out the lifting layer. ``convolution``: "dense"
-    (any kernel), "separable" or "depthwise" (with ``rank`` terms). The plan must have one set for each stage.
+    (any kernel), "separable" or "depthwise" (with ``rank`` terms; ``group_kernel_factory`` makes their group factors
+    if they are to be of another kind). The plan must have one set for each stage.
     ``unit``: pixels of the image in one unit of the group's action, which matters for homographies only.
     Evaluation averages the logits over the plan's fixed draws.
     """
@@ -57,7 +58,8 @@ class GroupClassifier(nn.Module):
     def __init__(
         self, plan: SamplePlan, classes: int = 10, in_channels: int = 1, channels: Sequence[int] = (12, 24, 32),
         kernel_sizes: Sequence[int] = (7, 5, 5), pool: Sequence[int] = (1, 1, 1), stride: int = 2,
-        convolution: str = "depthwise", rank: int = 1, kernel_factory: KernelFactory = Siren, window: str = "bump",
+        convolution: str = "depthwise", rank: int = 1, kernel_factory: KernelFactory = Siren,
+        group_kernel_factory: KernelFactory | None = None, window: str = "bump",
         norm: str = "batch", residual: bool = True, activation: str = "gelu", hidden: int = 64, dropout: float = 0.3,
         unit: float = 1.0, group_pool: str = "max",
     ):  # fmt: skip
@@ -72,8 +74,10 @@ class GroupClassifier(nn.Module):
             raise ValueError(f"convolution={convolution!r} is unknown; choose one of {', '.join(CONVOLUTIONS)}")
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation={activation!r} is unknown; choose one of {', '.join(ACTIVATIONS)}")
-        if convolution == "dense" and rank != 1:
-            raise ValueError(f"rank={rank} has no meaning for dense kernels; use 'separable' or 'depthwise'")
+        if convolution == "dense" and (rank != 1 or group_kernel_factory is not None):
+            raise ValueError(
+                f"rank={rank}, group_kernel_factory: no meaning for dense kernels; use 'separable' or 'depthwise'"
+            )
         self.plan, self.pool, self.activation = plan, tuple(pool), ACTIVATIONS[activation]
         group = plan.group
         self.lift = LiftingConv(
@@ -84,7 +88,7 @@ class GroupClassifier(nn.Module):
         self.blocks = nn.ModuleList()
         options = {"window": window, "kernel_factory": kernel_factory}
         if convolution != "dense":
-            options["rank"] = rank
+            options |= {"rank": rank, "group_kernel_factory": group_kernel_factory}
         scale = stride
         for i in range(1, stages):
             scale *= pool[i - 1]

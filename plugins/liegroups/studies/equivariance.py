@@ -25,7 +25,7 @@ LAYERS = ("lifting", "group_conv", "separable", "depthwise", "projection", "pool
 
 
 class LocalisedKernel(nn.Module):
-    """``base`` times a Gaussian of the group features around the identity, so that integrals over the group converge."""
+    """``base`` times a Gaussian of the group features around the identity: its integrals over the group converge."""
 
     def __init__(self, base: nn.Module, centre: Tensor, width: float, skip: int):
         super().__init__()
@@ -87,9 +87,7 @@ def layer_errors(
             inp = out if sampler is None else sampler(n, draw)
             moves = torch.Generator().manual_seed(seed + k)
             # the mean of GroupPool normalises its weights, every other layer keeps the measure
-            error = equivariance_error(
-                module, group, inp=inp, out=out, elements=elements, scale=0.1, generator=moves
-            )
+            error = equivariance_error(module, group, inp=inp, out=out, elements=elements, scale=0.1, generator=moves)
             total += error**2
         errors[n] = (total / repeats) ** 0.5
     return errors
@@ -131,5 +129,3 @@ class EquivarianceStudy(Study):
                 metrics[f"error/{name}/{layer}/samples{n}"] = error
         self.save_figure("equivariance_error", convergence_figure(curves))
         return metrics
-
-

@@ -128,9 +128,7 @@ def invariance(group: LieGroup, n: int, seed: int) -> dict[str, Comparison]:
         "right": integrate(lambda g: f(g @ h) * group.modular_function(h), sampler, n, generator),
         "inverse": integrate(lambda g: f(group.inverse(g)) / group.modular_function(g), sampler, n, generator),
     }
-    return {
-        name: Comparison(e.value, math.hypot(e.error, plain.error), plain.value) for name, e in cases.items()
-    }
+    return {name: Comparison(e.value, math.hypot(e.error, plain.error), plain.value) for name, e in cases.items()}
 
 
 def error_slope(sizes: list[int], repeats: int, seed: int) -> float:

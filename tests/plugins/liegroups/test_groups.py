@@ -40,7 +40,10 @@ def test_group_axioms_and_coordinates(name):
     identity = group.identity(60, dtype=F64)
     torch.testing.assert_close(group.compose(g, group.inverse(g)), identity, rtol=0, atol=1e-11)
     assert group.belongs(group.compose(g, h)).all()
-    assert not group.belongs(g + 0.3 * torch.randn(g.shape, generator=rng(2), dtype=F64)).all() or name in ("gl2", "gl3")
+    assert not group.belongs(g + 0.3 * torch.randn(g.shape, generator=rng(2), dtype=F64)).all() or name in (
+        "gl2",
+        "gl3",
+    )
     torch.testing.assert_close(group.project(g), g, rtol=0, atol=1e-12)
     torch.testing.assert_close(group.from_coordinates(group.coordinates(g)), g, rtol=0, atol=1e-11)
     assert group.coordinates(g).shape == (60, group.dim) and group.features(g).shape == (60, group.feature_dim)

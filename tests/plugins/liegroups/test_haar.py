@@ -74,7 +74,9 @@ def test_closed_forms_within_three_standard_errors():
         assert comparison.error < 0.05 * abs(comparison.exact), name
 
 
-@pytest.mark.parametrize("name", ["so3", "se2", "se3", "sim2", "sl2", "gl2", "sl3", "gl3", "aff2", "centred_homography"])
+@pytest.mark.parametrize(
+    "name", ["so3", "se2", "se3", "sim2", "sl2", "gl2", "sl3", "gl3", "aff2", "centred_homography"]
+)
 def test_integrals_are_invariant(name):
     for case, comparison in invariance(make_group(name), 40_000, seed=3).items():
         assert abs(comparison.deviation) < 3, case

@@ -81,6 +81,9 @@ def test_lifting_a_gaussian_image():
 def test_co_transformed_samples_reproduce_every_layer(name):
     """(image o h^-1, samples h g_i) reproduces the field at every layer, up to the pixel grid, with few samples.
 
+    A homography is no affine map: a pixel away from the fixed origin would need samples of its own, so for the centred
+    homographies only the lifting layer, which sees the image exactly moved, is compared.
+
     Compared at the centre pixel, with smooth analytic images and wide smooth kernels, so that the grid resolves them.
     """
     group = make_group(name)
@@ -118,6 +121,8 @@ def test_co_transformed_samples_reproduce_every_layer(name):
     lifted, convolved = centre_of(group.identity(dtype=F64), stage)
     # projective maps sharpen the image towards the vanishing line: the same grid resolves it a little less well
     assert (first - lifted).norm() < (1e-5 if name == "centred_homography" else 1e-6) * lifted.norm()
+    if name == "centred_homography":
+        return
     assert (second - convolved).norm() < 1e-5 * convolved.norm()
     assert (centre_of(h, stage)[1] - convolved).norm() > 5e-4 * convolved.norm() or not group.dim
 
@@ -221,7 +226,8 @@ def test_the_determinant_factors_matter():
     group = make_group("gl2")
     torch.manual_seed(0)
     layer = LiftingConv(group, 1, 2, 15, window="bump", kernel_factory=MLP, unit=7.5).double()
-    assert equivariance_error(layer, group, generator=rng()) < 0.06
+    near = CoordinateNormal(group, 0.15)(4, rng())
+    assert equivariance_error(layer, group, out=near, generator=rng()) < 0.03
     doubled = samples_of(group, 2.0 * torch.eye(2, dtype=F64)[None])
     weight, plain = layer.weight(doubled), layer.kernel_points(doubled.g_inv)[0]
     unscaled = layer.kernel(plain) * window("bump", plain)[..., None, None]
