@@ -90,6 +90,8 @@ class SequenceClassifiers(pl.LightningModule):
             "overrides": overrides,
             "frozen": tuple(frozen),
         }
+        # what does not train is frozen here: a distributed strategy looks at it before optimisers exist
+        parameter_groups(self.networks, **self.optimisation)
         self.warmup, self.schedule_steps, self.clip = warmup, schedule_steps, clip
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, name: str | None = None) -> Tensor:
