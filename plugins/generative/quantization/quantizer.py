@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from plugins.generative.quantization.formats import Format
+from plugins.generative.quantization.formats import Format, FPFormat
 
 __all__ = ["Quantizer", "absmax_quantizer", "straight_through"]
 
@@ -73,6 +73,8 @@ class Quantizer(nn.Module):
     @property
     def bias(self) -> Tensor:
         """The real-valued exponent bias that ``scale`` amounts to (floating-point formats)."""
+        if not isinstance(self.format, FPFormat):
+            raise AttributeError(f"{self.format.name} has no exponent, hence no bias")
         return self.format.bias - torch.log2(self.scale)
 
     def _aligned(self, parameter: Tensor, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from plugins.generative.quantization.formats import FPFormat
+from plugins.generative.quantization.floating_point import FPFormat
 
 __all__ = ["CHANNEL_BLOCK_SIZE", "PUBLISHED", "ScalingLaw"]
 

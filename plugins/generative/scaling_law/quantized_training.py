@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor, nn
 
-from plugins.generative.quantization.formats import FPFormat, grid_step
+from plugins.generative.quantization.floating_point import FPFormat, grid_step
 
 __all__ = ["PAPER_TARGETS", "TARGETS", "BlockQuantizer", "QuantizedLinear"]
 
@@ -40,10 +40,10 @@ class BlockQuantizer(nn.Module):
         if block_size < 1:
             raise ValueError(f"block_size={block_size}: it must be at least 1")
         single = isinstance(formats, FPFormat)
-        formats = [formats] if single else list(formats)
-        if not formats:
+        given = [formats] if isinstance(formats, FPFormat) else list(formats)
+        if not given:
             raise ValueError("formats is empty: give at least one")
-        self.formats = tuple(FPFormat(f.exponent_bits, f.mantissa_bits, specials=f.specials) for f in formats)
+        self.formats = tuple(FPFormat(f.exponent_bits, f.mantissa_bits, specials=f.specials) for f in given)
         self.block_size = block_size
         for name, values in (
             ("min_normal", [f.min_normal for f in self.formats]),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from plugins.generative.mixtures import GaussianMixture
-from plugins.generative.quantization.formats import FPFormat
+from plugins.generative.quantization.floating_point import FPFormat
 from plugins.generative.scaling_law.fit import TrainingRun
 from plugins.generative.scaling_law.quantized_training import PAPER_TARGETS, QuantizedLinear
 
