@@ -131,7 +131,8 @@ class EncoderPropagationStudy(Study):
         images, seconds = self._race({key: partial(trajectories.run, network) for key, network in networks.items()})
         plain = images["plain"]
         flops = self._flops(plain, labels)
-        metrics = {"encoder_time_share": self._encoder_time_share(plain, labels), "encoder_flop_share": flops[0] / sum(flops)}
+        metrics = {"encoder_flop_share": flops[0] / sum(flops)}
+        metrics["encoder_time_share"] = self._encoder_time_share(plain, labels)
         for key, network in networks.items():
             metrics[f"seconds/{key}"] = seconds[key]
             if key == "plain":
