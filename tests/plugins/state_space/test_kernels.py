@@ -9,7 +9,7 @@ from torch.autograd import gradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from plugins.state_space.discretization import bilinear, discretize, log_steps, zoh
-from plugins.state_space.hippo import hippo, legs_impulse_response, nplr
+from plugins.state_space.hippo import hippo, legs_impulse_response, legs_resolvent, nplr
 from plugins.state_space.kernels import (
     associative_scan,
     cauchy,
@@ -20,7 +20,7 @@ from plugins.state_space.kernels import (
     powers,
     vandermonde_kernel,
 )
-from plugins.state_space.layers import S4D, S4PTD
+from plugins.state_space.layers import S4, S4D, S4PTD
 from plugins.state_space.ptd import PTDSolver
 
 C = torch.complex128
@@ -212,6 +212,71 @@ def test_legs_kernel_of_the_exact_modes() -> None:
     for _ in times[1:]:
         x.append(step @ x[-1])
     assert (torch.stack(x) - legs_impulse_response(times, n)).abs().max() < 1e-10
+
+
+def test_zoh_kernel_of_legs_sums_to_legendre_integrals() -> None:
+    """Σ_{l<k} K_l = ∫₀^{kΔ} e^{At}B dt, in closed form: ∫ P_i = (P_{i+1} − P_{i−1})/(2i+1)."""
+    n, steps, dt = 8, 300, 0.01
+    a, b = hippo("legs", n)
+    lam, v = torch.linalg.eig(a)  # κ(V) = 8e4 at n = 8: eleven digits are left
+    lam_bar, gamma = zoh(lam, torch.tensor(dt, dtype=torch.float64))
+    assert torch.allclose(lam_bar, torch.exp(lam * dt))
+    w = v * (gamma * torch.linalg.solve(v, b + 0j))
+    sums = torch.cumsum(vandermonde_kernel(w, (lam * dt).expand(n, -1), steps), 1)
+    decay = torch.exp(-dt * torch.arange(steps + 1, dtype=torch.float64))
+    # e^{-t}·P_i divided by e^{-t}: the polynomials themselves, up to degree n
+    index = torch.arange(n + 1, dtype=torch.float64)
+    polynomials = legs_impulse_response(-torch.log(decay), n + 1) / decay[:, None] / torch.sqrt(2 * index + 1)
+    lower = torch.cat([-torch.ones(steps + 1, 1, dtype=torch.float64), polynomials], 1)[:, :n]
+    lower[:, 0] = -1.0  # P_{-1}: the integral of P_0 = 1 from −1 is y + 1
+    primitive = (polynomials[:, 1:] - lower) / (2 * index[:n] + 1)
+    integral = torch.sqrt(2 * index[:n] + 1) / 2 * (primitive[0] - primitive[1:])
+    assert (sums.T - integral).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("measure", ["legs", "legt", "fout"])
+def test_dplr_kernel_is_the_dense_bilinear_recurrence(measure: str) -> None:
+    n, heads, length = 32, 2, 200
+    layer = S4(heads, n, measure, feedthrough=False).double()
+    a, b = hippo(measure, n)
+    # the layer's eigenvalues are stored in float32: give it the exact ones, and a readout in the original coordinates
+    parts = nplr(measure, n)
+    half = n // 2
+    c = torch.randn(heads, n, dtype=torch.float64)
+    # the guard keeps Re λ at −1e-4 where theory has 0
+    decay = 0.5 if measure == "legs" else 1e-4
+    if measure != "legs":
+        a = a - decay * torch.eye(n, dtype=a.dtype)
+    lam, p, b_modal = parts.dplr()
+    with torch.no_grad():
+        layer.eigenvalues.decay.fill_(math.log(decay))
+        layer.eigenvalues.frequency.copy_(lam.imag[:half].expand(heads, -1))
+        layer.P.copy_(torch.view_as_real(p[:, None, :half].expand(-1, heads, -1).contiguous()))
+        layer.B.copy_(torch.view_as_real(b_modal[:half].expand(heads, -1).contiguous()))
+        layer.C.copy_(torch.view_as_real((c.to(C) @ parts.V)[None, :, :half].contiguous()))
+        kernel = layer.kernel(length)[0]
+        eye = torch.eye(n, dtype=a.dtype)
+        for h in range(heads):
+            step = torch.exp(layer.log_dt[h])
+            left = torch.linalg.inv(eye - step / 2 * a)
+            state, expected = left @ b * step, []
+            for _ in range(length):
+                expected.append(c[h] @ state)
+                state = left @ (eye + step / 2 * a) @ state
+            expected = torch.stack(expected)
+            assert (kernel[h] - expected).abs().max() < 1e-10 * expected.abs().max()
+
+
+def test_dplr_resolvent_of_legs_is_the_closed_form() -> None:
+    n = 64
+    lam, p, b = nplr("legs", n).dplr()
+    omega = torch.tensor([0.0, 1.0, 30.0, 1303.27, 1e5], dtype=torch.float64)
+    alpha, one = 1j * omega, torch.ones(len(omega), dtype=C)
+    # Woodbury: X = D b − D p (1 + p* D p)^{-1} p* D b, D = 1/(iω − Λ)
+    sums = cauchy(torch.stack([p[0].conj() * b, p[0].conj() * p[0]])[:, None], alpha, one, lam[None])[:, 0]
+    d = 1 / (alpha[:, None] - lam)
+    modal = d * b - d * p[0] * (sums[0] / (1 + sums[1]))[:, None]
+    assert (modal @ nplr("legs", n).V.T - legs_resolvent(omega, n)).abs().max() < 1e-10
 
 
 def test_legs_kernel_of_ptd_tends_to_the_closed_form() -> None:
