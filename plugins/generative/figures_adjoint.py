@@ -39,15 +39,17 @@ def adjoint_guidance_figure(metrics: Mapping[str, float], images: Mapping[str, T
         side.set_visible(False)
     pictures.set_title(f"Steered towards {target}, through the sampler")
 
-    styles = {"adjoint": "-", "checkpoint": "--", "backprop": "--"}
+    for index, ((method, _), curve) in enumerate(_curves(metrics, r"mixture_error/(\w+)/()n(\d+)").items()):
+        errors.loglog(*curve, "s:", color=palette(index + 6), label=f"mixture, {method}, against fine grid")
     colours = {"noise": palette(0), "conditioning": palette(1), "weights": palette(2)}
-    for (mode, what), curve in _curves(metrics, r"gradient_error/(\w+)/(\w+)/n(\d+)").items():
-        name = "adjoint" if mode == "adjoint" else "discrete"
-        errors.loglog(*curve, "o" + styles[mode], color=colours[what], label=f"{what}, {name}")
+    for (what, _), curve in _curves(metrics, r"gradient_gap/(\w+)/()n(\d+)").items():
+        errors.loglog(*curve, "o-", color=colours[what], label=f"digits, {what}, against autograd, same steps")
     errors.set_xlabel("steps N")
     errors.set_ylabel("relative error")
-    errors.set_title("Gradient, against autograd on a fine grid")
-    errors.legend(fontsize=8)
+    errors.set_title("Gradient of the adjoint")
+    errors.legend(fontsize=7, loc="lower left")
+    low, high = errors.get_ylim()
+    errors.set_ylim(low / 300, high)
 
     peaks = _curves(metrics, r"peak_mib/(\w+)/()n(\d+)")
     for index, ((mode, _), curve) in enumerate(peaks.items()):

@@ -18,6 +18,7 @@ from framework.study import Study
 from plugins.generative.data import DigitsDataModule
 from plugins.generative.figures_adjoint import adjoint_guidance_figure
 from plugins.generative.grids import karras
+from plugins.generative.mixtures import toy_mixture
 from plugins.generative.objectives import fit_flow_matching
 from plugins.generative.parameterizations import NetworkDenoiser
 from plugins.generative.schedules import Flow
@@ -99,11 +100,15 @@ class AdjointGuidance(Study):
 
     Metrics: `probability/before`, `probability/noise_<mode>`, `probability/conditioning_adjoint`: mean probability of
     the target class by the steering classifier; `judged/...`: by the other one; `judge/accuracy`: of that one on the
-    training digits. For the numbers of steps in `sweep`: `gradient_error/<mode>/<what>/n<n>`, the relative error
-    of the gradient of the steering loss with respect to noise, conditioning (the embedding table) and weights (all
-    others together) against autograd through `reference_steps` steps, in float64; and `peak_mib/<mode>/n<n>`, the
-    peak memory of one forward and backward pass, in float32, with `seconds/<mode>/n<n>`. `peak_growth/<mode>` is the
-    peak at the largest n over that at the smallest.
+    training digits. For the numbers of steps in `sweep`, with <what> one of noise, conditioning (the embedding table)
+    and weights (all others together), in float64:
+    `gradient_gap/<what>/n<n>`, the relative difference of the adjoint's gradient of the steering loss from that of
+    autograd through the same n steps;
+    `gradient_error/adjoint|discrete/<what>/n<n>`, the relative error of either against autograd through
+    `reference_steps` steps, which also holds what the sampler itself is off by;
+    `mixture_error/<method>/n<n>`, the adjoint's error against the same on a planar mixture with closed-form denoiser.
+    `peak_mib/<mode>/n<n>` is the peak memory of one forward and backward pass, in float32, `seconds/<mode>/n<n>` its
+    time, and `peak_growth/<mode>` the peak at the largest n over that at the smallest.
 
     Args:
         network: Trained here on the digits' training images when there is no `run`.
@@ -199,6 +204,7 @@ class AdjointGuidance(Study):
             for key, judge in (("probability", self.classifier), ("judged", self.judge)):
                 metrics[f"{key}/{name}"] = judge(batch).softmax(1)[:, self.target].mean().item()
         metrics |= self._gradient_errors(noise[:4], null[:4])
+        metrics |= self._mixture_errors()
         metrics |= self._memory(noise, null)
         shown = {name: batch[:12, 0].cpu() for name, batch in images.items()}
         self.save_figure("adjoint_guidance", adjoint_guidance_figure(metrics, shown, self.target))
@@ -259,16 +265,38 @@ class AdjointGuidance(Study):
             rest = torch.cat([grad.flatten() for grad in found[2:] if grad is not None])
             return {"noise": found[0], "conditioning": found[1], "weights": rest}
 
+        def distance(one: Tensor, other: Tensor) -> float:
+            return ((one - other).norm() / other.norm()).item()
+
         exact = gradients(self.reference_steps, "checkpoint")
         errors = {}
-        # checkpointing is backpropagation with less memory: one column serves both
-        modes = [mode for mode in self.modes if mode != "backprop" or "checkpoint" not in self.modes]
         for steps in tqdm(self.sweep, "gradient errors"):
-            for mode in modes:
-                for what, value in gradients(steps, mode).items():
-                    error = (value - exact[what]).norm() / exact[what].norm()
-                    errors[f"gradient_error/{mode}/{what}/n{steps}"] = error.item()
+            # checkpointing has the gradients of backpropagation, at less memory
+            adjoint, discrete = gradients(steps, "adjoint"), gradients(steps, "checkpoint")
+            for what, reference in exact.items():
+                errors[f"gradient_gap/{what}/n{steps}"] = distance(adjoint[what], discrete[what])
+                errors[f"gradient_error/adjoint/{what}/n{steps}"] = distance(adjoint[what], reference)
+                errors[f"gradient_error/discrete/{what}/n{steps}"] = distance(discrete[what], reference)
         return errors
+
+    def _mixture_errors(self) -> dict[str, float]:
+        """Where the denoiser is smooth: errors of the adjoint with respect to the starting noise."""
+        mixture = toy_mixture()
+        start = 80.0 * torch.randn(64, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(self.seed))
+
+        def gradient(steps: int, method: str, mode: str) -> Tensor:
+            y = start.clone().requires_grad_()
+            sample = adjoint_sample(mixture, y, karras(steps, 80.0, 0.01), method=method, gradient=mode)
+            return torch.autograd.grad((sample - mixture.means[0]).square().sum(), y)[0]
+
+        exact = gradient(self.reference_steps, "rk4", "backprop")
+        return {
+            f"mixture_error/{method}/n{steps}": (
+                (gradient(steps, method, "adjoint") - exact).norm() / exact.norm()
+            ).item()
+            for method in ("euler", "midpoint", "rk4")
+            for steps in self.sweep
+        }
 
     def _memory(self, noise: Tensor, labels: Tensor) -> dict[str, float]:
         metrics: dict[str, float] = {}
