@@ -14,11 +14,19 @@ class GroupLayer(nn.Module):
     """A layer on fields F(x, g), tensors [batch, channels, samples, height, width].
 
     ``unit`` is the number of pixels in one unit of length of the group's action; it matters only for actions that are
-    not linear (homographies). Kernels see offsets divided by the kernel's radius ``kernel_size / 2``.
+    not linear (homographies). Kernels see offsets divided by the kernel's radius ``kernel_size / 2``. ``padding``
+    (default: the output keeps its size) is of zeros, or "replicate", which continues a field whose background is
+    constant but not zero, as it is behind a normalisation: a border of zeros would be seen by shifted images.
     """
 
-    def __init__(self, group: LieGroup, kernel_size: int, padding: int | None, window: str, unit: float):
+    def __init__(
+        self, group: LieGroup, kernel_size: int, padding: int | None, window: str, unit: float,
+        padding_mode: str = "zeros",
+    ):  # fmt: skip
         super().__init__()
+        if padding_mode not in ("zeros", "replicate"):
+            raise ValueError(f"padding_mode={padding_mode!r}: choose 'zeros' or 'replicate'")
+        self.padding_mode = padding_mode
         if group.space_dim != 2:
             raise ValueError(f"group={group.name} acts on R^{group.space_dim}; these layers work on images")
         if not unit > 0:
@@ -46,6 +54,13 @@ class GroupLayer(nn.Module):
         z = self.group.act(g_inv, u) * (2 * self.unit / self.kernel_size)
         z = torch.where(visible[..., None], z, torch.full_like(z, 1e3))
         return z, torch.where(visible, self.group.log_jacobian(g_inv, u), -torch.inf)
+
+    def convolve(self, x: Tensor, weight: Tensor, groups: int = 1, stride: int = 1) -> Tensor:
+        """2-D convolution of ``x`` with this layer's padding."""
+        padding = self.padding
+        if self.padding_mode == "replicate" and padding:
+            x, padding = nn.functional.pad(x, [padding] * 4, mode="replicate"), 0
+        return nn.functional.conv2d(x, weight, padding=padding, groups=groups, stride=stride)
 
     def measure(self, samples: Samples) -> Tensor:
         """Weight [N] of each sample in the integral over space and group: ``w_j |det g_j|^-1 / N``."""

@@ -22,9 +22,10 @@ class GroupConv(GroupLayer):
 
     def __init__(
         self, group: LieGroup, in_channels: int, out_channels: int, kernel_size: int = 5, padding: int | None = None,
-        window: str = "disc", unit: float = 1.0, kernel_factory: KernelFactory = Siren, kernel: nn.Module | None = None,
+        padding_mode: str = "zeros", window: str = "disc", unit: float = 1.0, kernel_factory: KernelFactory = Siren,
+        kernel: nn.Module | None = None,
     ):  # fmt: skip
-        super().__init__(group, kernel_size, padding, window, unit)
+        super().__init__(group, kernel_size, padding, window, unit, padding_mode)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel = kernel or kernel_factory(2 + group.feature_dim, out_channels, in_channels, self.taps)
 
@@ -49,5 +50,5 @@ class GroupConv(GroupLayer):
     def forward(self, field: Tensor, inp: Samples, out: Samples) -> Tensor:
         flat = flatten_field(field, inp, self.in_channels)
         weight = self.weight(inp, out).flatten(2, 3).flatten(0, 1).to(flat.dtype)
-        result = nn.functional.conv2d(flat, weight, padding=self.padding)
+        result = self.convolve(flat, weight)
         return result.unflatten(1, (self.out_channels, len(out)))

@@ -20,10 +20,11 @@ class LiftingConv(GroupLayer):
 
     def __init__(
         self, group: LieGroup, in_channels: int, out_channels: int, kernel_size: int = 5, padding: int | None = None,
-        window: str = "disc", unit: float = 1.0, kernel_factory: KernelFactory = Siren, kernel: nn.Module | None = None,
+        padding_mode: str = "zeros", window: str = "disc", unit: float = 1.0, kernel_factory: KernelFactory = Siren,
+        kernel: nn.Module | None = None,
         stride: int = 1,
     ):  # fmt: skip
-        super().__init__(group, kernel_size, padding, window, unit)
+        super().__init__(group, kernel_size, padding, window, unit, padding_mode)
         if stride < 1:
             raise ValueError(f"stride={stride} must be at least 1")
         self.stride = stride
@@ -41,7 +42,7 @@ class LiftingConv(GroupLayer):
 
     def forward(self, image: Tensor, out: Samples) -> Tensor:
         weight = self.weight(out).flatten(0, 1).to(image.dtype)
-        field = nn.functional.conv2d(image, weight, padding=self.padding, stride=self.stride)
+        field = self.convolve(image, weight, stride=self.stride)
         return field.unflatten(1, (self.out_channels, len(out)))
 
 
@@ -53,9 +54,10 @@ class ProjectionConv(GroupLayer):
 
     def __init__(
         self, group: LieGroup, in_channels: int, out_channels: int, kernel_size: int = 5, padding: int | None = None,
-        window: str = "disc", unit: float = 1.0, kernel_factory: KernelFactory = Siren, kernel: nn.Module | None = None,
+        padding_mode: str = "zeros", window: str = "disc", unit: float = 1.0, kernel_factory: KernelFactory = Siren,
+        kernel: nn.Module | None = None,
     ):  # fmt: skip
-        super().__init__(group, kernel_size, padding, window, unit)
+        super().__init__(group, kernel_size, padding, window, unit, padding_mode)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel = kernel or kernel_factory(2, out_channels, in_channels, self.taps)
 
@@ -70,4 +72,4 @@ class ProjectionConv(GroupLayer):
 
     def forward(self, field: Tensor, inp: Samples) -> Tensor:
         flat = flatten_field(field, inp, self.in_channels)
-        return nn.functional.conv2d(flat, self.weight(inp).flatten(1, 2).to(flat.dtype), padding=self.padding)
+        return self.convolve(flat, self.weight(inp).flatten(1, 2).to(flat.dtype))

@@ -22,11 +22,11 @@ class SeparableGroupConv(GroupLayer):
 
     def __init__(
         self, group: LieGroup, in_channels: int, out_channels: int, kernel_size: int = 5, padding: int | None = None,
-        window: str = "disc", unit: float = 1.0, kernel_factory: KernelFactory = Siren,
+        padding_mode: str = "zeros", window: str = "disc", unit: float = 1.0, kernel_factory: KernelFactory = Siren,
         group_kernel_factory: KernelFactory | None = None, rank: int = 1,
         kernel: SeparableKernel | None = None,
     ):  # fmt: skip
-        super().__init__(group, kernel_size, padding, window, unit)
+        super().__init__(group, kernel_size, padding, window, unit, padding_mode)
         _require_separable(group, window)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel = kernel or SeparableKernel(
@@ -47,9 +47,7 @@ class SeparableGroupConv(GroupLayer):
         flat = flatten_field(field, inp, self.in_channels)
         mixture, spatial = self.weights(inp, out)
         mixed = nn.functional.conv2d(flat, mixture.flatten(0, 2).flatten(1)[..., None, None].to(flat.dtype))
-        result = nn.functional.conv2d(
-            mixed, spatial.flatten(0, 1).to(flat.dtype), padding=self.padding, groups=self.out_channels * len(out)
-        )
+        result = self.convolve(mixed, spatial.flatten(0, 1).to(flat.dtype), groups=self.out_channels * len(out))
         return result.unflatten(1, (self.out_channels, len(out)))
 
 
@@ -63,11 +61,11 @@ class DepthwiseGroupConv(GroupLayer):
 
     def __init__(
         self, group: LieGroup, in_channels: int, out_channels: int, kernel_size: int = 5, padding: int | None = None,
-        window: str = "disc", unit: float = 1.0, kernel_factory: KernelFactory = Siren,
+        padding_mode: str = "zeros", window: str = "disc", unit: float = 1.0, kernel_factory: KernelFactory = Siren,
         group_kernel_factory: KernelFactory | None = None, rank: int = 1,
         kernel: DepthwiseKernel | None = None,
     ):  # fmt: skip
-        super().__init__(group, kernel_size, padding, window, unit)
+        super().__init__(group, kernel_size, padding, window, unit, padding_mode)
         _require_separable(group, window)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel = kernel or DepthwiseKernel(
@@ -94,7 +92,7 @@ class DepthwiseGroupConv(GroupLayer):
         moved = moved.unflatten(1, (-1, len(out))).unflatten(-1, (batch, height, width))
         moved = moved.permute(3, 2, 1, 0, 4, 5).flatten(1, 3)
         weight = spatial.flatten(0, 1).flatten(1, 2).to(field.dtype)
-        result = nn.functional.conv2d(moved, weight, padding=self.padding, groups=len(out))
+        result = self.convolve(moved, weight, groups=len(out))
         return result.unflatten(1, (len(out), self.out_channels)).transpose(1, 2)
 
 

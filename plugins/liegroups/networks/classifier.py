@@ -51,7 +51,8 @@ class GroupClassifier(nn.Module):
     by which a stage's output is averaged over space. ``stride`` thins out the lifting layer. ``convolution``: "dense"
     (any kernel), "separable" or "depthwise" (with ``rank`` terms; ``group_kernel_factory`` makes their group factors
     if they are to be of another kind). The plan must have one set for each stage.
-    ``unit``: pixels of the image in one unit of the group's action, which matters for homographies only.
+    ``padding_mode`` is that of the group convolutions. ``unit``: pixels of the image in one unit of the group's action,
+    which matters for homographies only.
     Evaluation averages the logits over the plan's fixed draws.
     """
 
@@ -61,7 +62,7 @@ class GroupClassifier(nn.Module):
         convolution: str = "depthwise", rank: int = 1, kernel_factory: KernelFactory = Siren,
         group_kernel_factory: KernelFactory | None = None, window: str = "bump",
         norm: str = "batch", residual: bool = True, activation: str = "gelu", hidden: int = 64, dropout: float = 0.3,
-        unit: float = 1.0, group_pool: str = "max",
+        unit: float = 1.0, group_pool: str = "max", padding_mode: str = "replicate",
     ):  # fmt: skip
         super().__init__()
         stages = len(channels)
@@ -86,7 +87,7 @@ class GroupClassifier(nn.Module):
         )  # fmt: skip
         self.lift_norm = FieldNorm(channels[0], norm)
         self.blocks = nn.ModuleList()
-        options = {"window": window, "kernel_factory": kernel_factory}
+        options = {"window": window, "kernel_factory": kernel_factory, "padding_mode": padding_mode}
         if convolution != "dense":
             options |= {"rank": rank, "group_kernel_factory": group_kernel_factory}
         scale = stride
@@ -118,7 +119,9 @@ class GroupClassifier(nn.Module):
 
 
 def _pool(field: Tensor, factor: int) -> Tensor:
+    """Average over overlapping squares of side 2 * factor: a plain average would depend on the phase of the grid."""
     if factor == 1:
         return field
-    pooled = nn.functional.avg_pool2d(field.flatten(1, 2), factor)
-    return pooled.unflatten(1, field.shape[1:3])
+    edge = factor // 2
+    padded = nn.functional.pad(field.flatten(1, 2), [edge, factor - edge, edge, factor - edge], mode="replicate")
+    return nn.functional.avg_pool2d(padded, 2 * factor, factor).unflatten(1, field.shape[1:3])
