@@ -132,8 +132,11 @@ def memory(lengths: Sequence[int], curves: Mapping[str, Sequence[float]]) -> Fig
     ax = figure.subplots()
     for name, values in curves.items():
         ax.loglog(lengths, values, "o-", base=2, label=name)
+    ax.set_xticks(list(lengths), [f"{length:,}" for length in lengths])
+    ax.minorticks_off()
     ax.set_xlabel("sequence length L")
-    ax.set_ylabel("memory in use at the peak (MiB)")
+    ax.set_ylabel("peak memory (MiB)")
+    ax.set_title("One forward and backward pass of one sequence")
     ax.grid(alpha=0.3)
     ax.legend()
     return figure
