@@ -280,7 +280,7 @@ def cached_ems(folder: str | Path, settings: Mapping[str, Any], compute: Callabl
     return ems
 
 
-def problem_statistics(problem: Problem, points: int = 121, n_samples: int = 512) -> EMS:
+def problem_statistics(problem: Problem, points: int = 241, n_samples: int = 512) -> EMS:
     """Statistics of a registry problem's denoiser over its range, cached where the problem has a cache.
 
     The denoiser cannot be hashed; its answers to a few fixed states stand for it in the cache's key.

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..grids import karras, log_snr, time_quadratic, time_uniform
+from ..grids import angular, karras, log_snr, time_quadratic, time_uniform
 from ..mixtures import reference_trajectory
-from ..schedules import VPLinear
+from ..schedules import VPCosine, VPLinear
 from .base import Denoiser, Solver
 from .ems import EMS, problem_statistics
 from .registry import Problem, register
@@ -131,15 +131,21 @@ def fixed_schedules(
 ) -> dict[str, SolverSchedule]:
     """The fixed samplers of the field at a budget: grid x prediction x order x corrector x relaxation x final order.
 
-    Grids: Karras with rho 3, 5, 7, 10, log-SNR, and uniform and quadratic in the time of VP-linear. They are the
-    baseline of a search and its initial population; each spends exactly `nfe` evaluations.
+    Grids: Karras with rho 5, 7, 10, log-SNR, uniform and quadratic in the time of VP-linear, uniform in that of
+    VP-cosine, and uniform in angle. They are the baseline of a search and its initial population; each spends exactly
+    `nfe` evaluations.
     """
-    vp = VPLinear()
-    ends = [float(vp.inverse_sigma_tilde(torch.tensor(s, dtype=torch.float64))) for s in (sigma_max, sigma_min)]
-    grids = {f"karras{rho}": karras(nfe, sigma_max, sigma_min, rho) for rho in (3, 5, 7, 10)}
+    range_ = torch.tensor([sigma_max, sigma_min], dtype=torch.float64)
+    grids = {f"karras{rho}": karras(nfe, sigma_max, sigma_min, rho) for rho in (5, 7, 10)}
     grids["log_snr"] = log_snr(nfe, sigma_max, sigma_min)
-    for name, grid in (("time_uniform", time_uniform), ("time_quadratic", time_quadratic)):
-        levels = grid(vp, nfe, *ends)
+    grids["angular"] = angular(nfe, sigma_max, sigma_min)
+    timed = (
+        ("vp_uniform", time_uniform, VPLinear()),
+        ("vp_quadratic", time_quadratic, VPLinear()),
+        ("cosine_uniform", time_uniform, VPCosine()),
+    )
+    for name, grid, noise_schedule in timed:
+        levels = grid(noise_schedule, nfe, *noise_schedule.inverse_sigma_tilde(range_).tolist())
         levels[0], levels[-1] = sigma_max, sigma_min
         grids[name] = levels
     found: dict[str, SolverSchedule] = {}
@@ -345,14 +351,14 @@ def _valid_genes(genes: Mapping[str, object], i: int) -> StepGenes:
 
 
 def searched_schedule(
-    problem: Problem, nfe: int, ems: EMS, evaluations: int = 1000, samples: int = 96
+    problem: Problem, nfe: int, ems: EMS, evaluations: int = 1500, samples: int = 96
 ) -> SolverSchedule:
     """The schedule found for a registry problem at a budget, kept in its cache.
 
     The search is held in: noise from the problem's own seed, exact trajectories by Runge-Kutta in log sigma.
     """
     if problem.fast:
-        evaluations, samples = 60, 8
+        evaluations, samples = 80, 8
     predictions = ("data", "v3") if problem.fast else ("noise", "data", "v3")
     initial = fixed_schedules(nfe, problem.sigma_max, problem.sigma_min, predictions, 1 if problem.fast else 3)
     space = SearchSpace(nfe, predictions)

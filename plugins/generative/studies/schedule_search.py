@@ -82,11 +82,11 @@ class ScheduleSearch(Study):
         self,
         nfe: Sequence[int] = (5, 8, 10),
         predictions: Sequence[str] = PREDICTIONS,
-        evaluations: int = 1500,
+        evaluations: int = 1600,
         held_in: int = 192,
         held_out: int = 256,
         s0: float = 0.3,
-        statistics_points: int = 121,
+        statistics_points: int = 241,
         statistics_samples: int = 512,
         reference_steps: int = 500,
         seed: int = 0,
@@ -101,7 +101,7 @@ class ScheduleSearch(Study):
             raise ValueError(f"nfe, held_in and held_out must be at least 1; got {list(nfe)}, {held_in}, {held_out}")
         self.nfe = tuple(nfe)[:1] if fast else tuple(nfe)
         self.predictions = ("data",) if fast else tuple(predictions)
-        self.evaluations = 160 if fast else evaluations
+        self.evaluations = 170 if fast else evaluations
         self.held_in, self.held_out = (8, 8) if fast else (held_in, held_out)
         self.s0, self.seed = s0, seed
         self.statistics = (statistics_points, statistics_samples)
