@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,6 +114,7 @@ class FPQuantization(Study):
         network: trained here on the digits when there is no ``run``; network(x, t, c) -> velocity.
         classifier: trained here beside it; its features are the space of the Fréchet distance.
         run: folder of a finished run of generative/digits whose network and classifier to use instead of both.
+        keep: layers of the network that every variant leaves in full precision, by name (``*`` matches anything).
         train_steps: optimizer steps of that training.
         nfe: network evaluations a sample.
         calibration_images: training digits in each calibration batch.
@@ -129,6 +130,7 @@ class FPQuantization(Study):
         network: nn.Module | None = None,
         classifier: ConvClassifier | None = None,
         run: str | None = None,
+        keep: Sequence[str] = (),
         train_steps: int = 600,
         nfe: int = 20,
         calibration_images: int = 128,
@@ -151,9 +153,9 @@ class FPQuantization(Study):
             self.data = finished.data
         self.network, self.classifier = network, classifier
         self.trained = run is not None
-        self.variants = dict(variants)
+        self.variants = {name: replace(c, skip=(*c.skip, *keep)) for name, c in variants.items()}
         if fast:
-            first = list(variants.items())[:2]
+            first = list(self.variants.items())[:2]
             self.variants = {name: replace(c, rounding_steps=min(c.rounding_steps, 5)) for name, c in first}
         self.solver = solver
         self.train_steps = 5 if fast else train_steps
