@@ -81,7 +81,7 @@ class SequenceClassifiers(pl.LightningModule):
                     torch.manual_seed(seed)
                     built = network(layer=layer, **size)
                     self.networks[_key(name, seed)] = PairClassifier(built) if pairs else built
-        self.optimisation = {
+        self.optimisation: dict[str, Any] = {
             "lr": lr,
             "weight_decay": weight_decay,
             "ssm_lr": ssm_lr,

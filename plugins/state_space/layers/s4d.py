@@ -49,6 +49,7 @@ class S4D(StateSpaceLayer):
         "C": "readout",
         "D": "feedthrough",
     }
+    weight: Tensor
     modes = ("convolution", "scan", "recurrence")
 
     def __init__(

@@ -49,6 +49,7 @@ class S5(StateSpaceLayer):
         "C": "readout",
         "D": "feedthrough",
     }
+    weight: Tensor
     modes = ("scan", "convolution", "recurrence")
 
     def __init__(

@@ -32,7 +32,9 @@ def read_pairs(path: Path, max_length: int, limit: int | None = None) -> dict[st
     Raises:
         ValueError: a line of another form, by its number.
     """
-    tokens, lengths, labels = [], [], []
+    tokens: list[Tensor] = []
+    lengths: list[int] = []
+    labels: list[int] = []
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         for number, row in enumerate(tqdm(rows, desc=f"reading {path.name}", unit="pair"), start=1):
