@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import tempfile
 from pathlib import Path
 
 from framework import plugins
 from framework.errors import UserError, nearest
+
+MACHINE = {"ms", "us", "ns", "time", "times", "ratio", "speed", "speedup", "memory", "bytes", "overhead", "throughput"}
 
 
 class Broken(AssertionError):
@@ -92,20 +95,19 @@ def hold(experiment: str, folder: Path) -> None:
     second = load_run(run(experiment, folder / "second", *fast))
     if first.record["status"] != "finished" or not (folder / "first" / "metrics.json").is_file():
         raise Broken(f"{experiment} did not finish with metrics under debug=fast")
-    differing = [
-        name
-        for name, value in first.metrics.items()
-        if str(value) != str(second.metrics.get(name)) and not is_measurement_of_this_machine(name)
-    ]
-    if differing:
-        name = differing[0]
-        raise Broken(
-            f"{experiment} is not deterministic under its seed: {name} is {first.metrics[name]} in one run and "
-            f"{second.metrics.get(name)} in the next"
-        )
+    for name in sorted({*first.metrics, *second.metrics}):
+        one, other = first.metrics.get(name), second.metrics.get(name)
+        if str(one) != str(other) and not is_measurement_of_this_machine(name):
+            raise Broken(
+                f"{experiment} is not deterministic under its seed: {name} is {one} in one run and {other} in the next"
+            )
     if "fit" in config["stages"]:
-        weights = torch.load(first.checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-        loaded = first.model.state_dict()
+        try:
+            weights = torch.load(first.checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+            loaded = first.model.state_dict()
+        except Exception as error:  # a plugin's constructor and torch's unpickler fail in ways of their own
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            raise Broken(f"{experiment}: its checkpoint cannot be loaded again: {reason}") from error
         wrong = [k for k in weights if k not in loaded or not torch.equal(weights[k], loaded[k])]
         if wrong or loaded.keys() - weights.keys():
             raise Broken(f"{experiment}: its checkpoint does not come back whole ({(wrong or ['missing keys'])[0]})")
@@ -113,8 +115,8 @@ def hold(experiment: str, folder: Path) -> None:
 
 def is_measurement_of_this_machine(metric: str) -> bool:
     """Times and memory, and ratios of them, differ from run to run; by their names they are known."""
-    words = ("second", "_ms", "time", "ratio", "speed", "memory", "bytes", "overhead", "throughput")
-    return any(word in metric for word in words)
+    words = re.split(r"[^a-z]+", metric.lower())
+    return any(word in MACHINE or word.endswith(("second", "seconds")) for word in words)
 
 
 def report(plugin: str, only: str = "") -> int:

@@ -149,6 +149,13 @@ def test_origin_falls_back_to_the_parent_and_to_the_last_child(plugin):
     assert composed.origin("nowhere") == "the composed config"
 
 
+def test_a_missing_value_does_not_replace_one_that_is_there(plugin):
+    plugin.experiment("missing", "model:\n  width: ???\n")
+    composed = compose(["experiment=toy/missing"])
+    assert composed.config.model.width == 4
+    assert composed.origin("model.width").endswith("conf/model/toy/line.yaml:2")
+
+
 def test_composing_leaves_no_state_behind(plugin):
     from hydra.core.global_hydra import GlobalHydra
 

@@ -65,7 +65,6 @@ def test_broken_plugin_is_named_and_spoils_nothing_else(what, install, cli):
 
     shown = cli("experiments", "good")
     assert shown.status == 0 and "good/example  A line through points." in shown.out
-    assert cli("show", "good/example").status == 0
     composed = testing.compose("good/example")
     assert composed["model"]["width"] == 4
 

@@ -137,6 +137,7 @@ def repository(tmp_path, monkeypatch):
     (tmp_path / "gitconfig").write_text("[color]\n  ui = always\n[diff]\n  external = false\n")
     (folder / "code.py").write_text("x = 1\n")
     (folder / "latin.txt").write_bytes("caf\xe9\n".encode("latin-1"))
+    (folder / "image.bin").write_bytes(bytes(range(256)))
     (folder / ".gitignore").write_text("runs/\n")
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
     subprocess.run(["git", "add", "."], cwd=folder, check=True)
@@ -160,12 +161,14 @@ def test_clean_repository(repository):
 def test_dirty_diff_restores_the_code_that_ran(repository):
     (repository / "code.py").write_text("x = 2\n")
     (repository / "latin.txt").write_bytes("caf\xe8\n".encode("latin-1"))
+    (repository / "image.bin").write_bytes(bytes(range(255, -1, -1)))
     run = repository / "runs" / "one"
     assert record._git(run)["dirty"]
     git("stash")
     git("apply", str(run / "git.diff"))
     assert (repository / "code.py").read_text() == "x = 2\n"
     assert (repository / "latin.txt").read_bytes() == b"caf\xe8\n"
+    assert (repository / "image.bin").read_bytes() == bytes(range(255, -1, -1))
 
 
 def test_staged_changes_belong_to_the_diff(repository):
