@@ -15,7 +15,9 @@ from pathlib import Path
 from framework import plugins
 from framework.errors import UserError, nearest
 
-MACHINE = {"ms", "us", "ns", "time", "times", "ratio", "speed", "speedup", "memory", "bytes", "overhead", "throughput"}
+MACHINE = frozenset(
+    "ms us ns times latency clock ratio speed speedup slowdown faster memory bytes overhead throughput".split()
+)
 
 
 class Broken(AssertionError):
@@ -116,7 +118,7 @@ def hold(experiment: str, folder: Path) -> None:
 def is_measurement_of_this_machine(metric: str) -> bool:
     """Times and memory, and ratios of them, differ from run to run; by their names they are known."""
     words = re.split(r"[^a-z]+", metric.lower())
-    return any(word in MACHINE or word.endswith(("second", "seconds")) for word in words)
+    return any(word in MACHINE or word.endswith(("second", "seconds", "time", "bytes")) for word in words)
 
 
 def report(plugin: str, only: str = "") -> int:

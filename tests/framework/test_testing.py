@@ -151,6 +151,8 @@ def test_check_of_one_experiment_and_of_none(toy, cli):
         ("peak_memory_bytes", True),
         ("milliseconds", True),
         ("fft/speedup", True),
+        ("runtime", True),
+        ("mebibytes/mamba", True),
         ("val/loss", False),
         ("sentiment/accuracy", False),
         ("rms/euler/nfe5", False),
