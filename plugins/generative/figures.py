@@ -82,7 +82,7 @@ def quality_against_nfe(
     for axis, (metric, solvers) in zip(figure.subplots(1, len(values), squeeze=False)[0], values.items(), strict=True):
         for marker, (solver, points) in zip("osD^vP*X<>" * len(solvers), solvers.items(), strict=False):
             axis.plot(list(points), list(points.values()), marker=marker, label=solver)
-        axis.axhline(floors[metric], color="black", linestyle="--", linewidth=1, label="real, held out")
+        axis.axhline(floors[metric], color="black", linestyle="--", linewidth=1, label="real digits (floor)")
         evaluations = sorted({nfe for points in solvers.values() for nfe in points})
         axis.set_xscale("log")
         axis.set_xticks(evaluations, [str(nfe) for nfe in evaluations])

@@ -24,12 +24,15 @@ class FlowMatching(LightningModule):
     """Class-conditional flow matching on images, with a classifier of the same images trained beside it.
 
     Training: the network learns the velocity, with labels dropped at `label_dropout` for classifier-free guidance;
-    the classifier, which shares no weights with it, learns the labels of the clean images. Testing: every solver
-    draws as many samples as there are held-out images, with their labels and from the same noise, at every number of
-    evaluations; `sliced_wasserstein` and `frechet_distance` compare them with the held-out images, and the floor is
-    what equally many training images score. The Fréchet distance lives in the classifier's features, standardised on
-    the training images; it is no FID. The data module must offer `train_set` and `heldout_set`, TensorDatasets of
-    images and labels.
+    the classifier, which shares no weights with it, learns the labels of the clean images.
+
+    Testing: every solver draws as many samples as there are held-out images, with their labels and from the same
+    noise, at every number of evaluations. Each gives `<metric>/<solver>/nfe<k>`: `sliced_wasserstein` (pixels) and
+    `frechet_distance` (classifier features, standardised on the training images; it is no FID) from the held-out
+    images, and what the classifier says, `classifier_confidence`, `class_accuracy`, `class_coverage` and
+    `class_min_share`. `<metric>/floor` is the same for real images: distances of equally many training images, by
+    class, from the held-out ones, and the classifier's word on those. The data module must offer `train_set` and
+    `heldout_set`, TensorDatasets of images and labels.
 
     Args:
         network: network(x, t, c) -> velocity, with `num_classes` labels and the null class after them.
