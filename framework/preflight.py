@@ -189,32 +189,31 @@ def _shape(resolved: dict[str, Any], composed: Composed) -> Iterator[str]:
 
 
 def _static(key: str, node: dict[str, Any], composed: Composed) -> Iterator[str]:
-    target = node["_target_"]
-    where = _at(f"{key}._target_", composed)
+    target, place = node["_target_"], f"{key}._target_"
     if target == UNUSABLE:
         return
     if not isinstance(target, str):
-        yield f"{where} must be a dotted name, not {target!r}"
+        yield f"{_at(place, composed)} must be a dotted name, not {target!r}"
         return
     if refusal := untrusted(target):
-        yield f"{where}: {refusal}"
+        yield f"{_at(place, composed)}: {refusal}"
         return
     try:
         found = signatures.find(target)
     except signatures.NotFound as error:
-        yield f"{where}: {target!r} does not exist: {error}.{nearest(error.missing, error.candidates)}"
+        yield f"{_at(place, composed)}: {target!r} does not exist: {error}.{nearest(error.missing, error.candidates)}"
         return
     except signatures.Unknown:
         return
     except SyntaxError as error:
-        place = f"{error.filename}, line {error.lineno}"
-        yield f"{where}: {target!r} cannot be imported: SyntaxError: {error.msg} ({place})"
+        line = f"{error.filename}, line {error.lineno}"
+        yield f"{_at(place, composed)}: {target!r} cannot be imported: SyntaxError: {error.msg} ({line})"
         return
     if refusal := untrusted(found.module):
-        yield f"{where}: {target!r} is {found.module}.{found.name}, and {refusal}"
+        yield f"{_at(place, composed)}: {target!r} is {found.module}.{found.name}, and {refusal}"
         return
     if not found.name:
-        yield f"{where}: {target!r} is a module, which cannot be called"
+        yield f"{_at(place, composed)}: {target!r} is a module, which cannot be called"
     if found.signature is not None:
         yield from _arguments(key, node, found.signature, composed)
 
@@ -256,17 +255,17 @@ def _wrong_type(value: Any, annotation: str) -> str:
 
 
 def _imported(key: str, node: dict[str, Any], composed: Composed) -> Iterator[str]:
-    where = _at(f"{key}._target_", composed)
+    place = f"{key}._target_"
     try:
         target = locate(node["_target_"])
     except (KeyboardInterrupt, Interrupted):
         raise
     except BaseException as error:  # a module may do anything on import, sys.exit included
         cause = error.__cause__ or error
-        yield f"{where}: {node['_target_']!r} cannot be imported: {type(cause).__name__}: {cause}"
+        yield f"{_at(place, composed)}: {node['_target_']!r} cannot be imported: {type(cause).__name__}: {cause}"
         return
     if not callable(target):
-        yield f"{where}: {node['_target_']!r} is a {type(target).__name__}, which cannot be called"
+        yield f"{_at(place, composed)}: {node['_target_']!r} is a {type(target).__name__}, which cannot be called"
         return
     try:
         parameters = inspect.signature(target).parameters.values()

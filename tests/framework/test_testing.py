@@ -118,7 +118,6 @@ def test_missing_data_is_not_a_broken_contract(toy, tmp_path):
 
 
 def test_check_lists_a_verdict_for_each_experiment(toy, cli):
-    assert cli("check", "toy").status == 0
     with_model(toy, "Clocked")
     toy.experiment("data", "description: D.\nstages: [test]\nmodel: {_target_: toy.lines.Fetches}\n", base=None)
     toy.experiment("typo", "description: T.\nmodel: {wdth: 1}\n")
