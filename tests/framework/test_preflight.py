@@ -292,13 +292,9 @@ TABLE = [
             "torch.utils.collect_env.run",
             "builtins.open",
             "os.makedirs",
-            "subprocess.run",
-            "torch.load",
-            "hydra.utils.instantiate",
             "framework.record.os.makedirs",
             "toy.modules.time.sleep",
             "torch.nn.modules.module.torch.utils.collect_env.run",
-            "pytorch_lightning.trainer.trainer.os.makedirs",
         )
     ),
     typed(
