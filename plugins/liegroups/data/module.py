@@ -22,13 +22,14 @@ class CanvasMNIST(pl.LightningDataModule):
     training images are drawn without replacement; ``val_images`` others make the validation set; None takes all that
     are left. ``test_images`` of the test images are put through each recipe of ``test_sets``; the name "affnist" stands
     for the official set (all of it, or its first ``test_images``). ``train_recipe`` transforms the training images
-    once. ``seed`` fixes every choice.
+    once. ``seed`` fixes every choice. ``fast`` shrinks batches to 8 images and workers to none, for debugging.
     """
 
     def __init__(
         self, train_images: int | None = 1500, val_images: int = 500, test_images: int | None = 1000,
         test_sets: Sequence[str] = ("padded", "affnist_like", "rot180", "gl2"), train_recipe: str = "padded",
         pool: int = 2, batch_size: int = 50, test_batch_size: int = 250, workers: int = 0, seed: int = 0,
+        fast: bool = False,
     ):  # fmt: skip
         super().__init__()
         if pool < 1 or CANVAS % pool:
@@ -43,6 +44,8 @@ class CanvasMNIST(pl.LightningDataModule):
         self.train_images, self.val_images, self.test_images = train_images, val_images, test_images
         self.test_sets, self.train_recipe, self.pool, self.seed = list(test_sets), train_recipe, pool, seed
         self.batch_size, self.test_batch_size, self.workers = batch_size, test_batch_size, workers
+        if fast:
+            self.batch_size, self.test_batch_size, self.workers = min(batch_size, 8), min(test_batch_size, 8), 0
         self.train_set: TensorDataset | None = None
         self.val_set: TensorDataset | None = None
         self.tests: list[TensorDataset] = []

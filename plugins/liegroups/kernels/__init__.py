@@ -10,7 +10,16 @@ from plugins.liegroups.kernels.networks import (
     Wire,
     cubic_bspline,
 )
+from plugins.liegroups.kernels.polar_spline import PolarSpline
 
 __all__ = [
-    "MLP", "BSpline", "DepthwiseKernel", "KernelFactory", "SeparableKernel", "Siren", "Wire", "cubic_bspline",
-]  # fmt: skip
+    "BSpline",
+    "DepthwiseKernel",
+    "KernelFactory",
+    "MLP",
+    "PolarSpline",
+    "SeparableKernel",
+    "Siren",
+    "Wire",
+    "cubic_bspline",
+]

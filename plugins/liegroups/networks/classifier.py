@@ -51,6 +51,7 @@ class GroupClassifier(nn.Module):
     by which a stage's output is averaged over space. ``stride`` thins out the lifting layer. ``convolution``: "dense"
     (any kernel), "separable" or "depthwise" (with ``rank`` terms; ``group_kernel_factory`` makes their group factors
     if they are to be of another kind). The plan must have one set for each stage.
+    ``margin`` pixels of background are added around the image, so that what touches its border is seen whole;
     ``padding_mode`` is that of the group convolutions. ``unit``: pixels of the image in one unit of the group's action,
     which matters for homographies only.
     Evaluation averages the logits over the plan's fixed draws.
@@ -63,6 +64,7 @@ class GroupClassifier(nn.Module):
         group_kernel_factory: KernelFactory | None = None, window: str = "bump",
         norm: str = "batch", residual: bool = True, activation: str = "gelu", hidden: int = 64, dropout: float = 0.3,
         unit: float = 1.0, group_pool: str = "max", padding_mode: str = "replicate",
+        margin: int = 0,
     ):  # fmt: skip
         super().__init__()
         stages = len(channels)
@@ -79,6 +81,9 @@ class GroupClassifier(nn.Module):
             raise ValueError(
                 f"rank={rank}, group_kernel_factory: no meaning for dense kernels; use 'separable' or 'depthwise'"
             )
+        if margin < 0:
+            raise ValueError(f"margin={margin}: the number of pixels added around an image cannot be negative")
+        self.margin = margin
         self.plan, self.pool, self.activation = plan, tuple(pool), ACTIVATIONS[activation]
         group = plan.group
         self.lift = LiftingConv(
@@ -105,6 +110,7 @@ class GroupClassifier(nn.Module):
 
     def features(self, images: Tensor, stages: list[Samples]) -> Tensor:
         """Invariant features [B, channels[-1]] for given samples."""
+        images = nn.functional.pad(images, [self.margin] * 4)
         field = self.activation(self.lift_norm(self.lift(images, stages[0])))
         field = _pool(field, self.pool[0])
         for block, inp, out, factor in zip(self.blocks, stages[:-1], stages[1:], self.pool[1:], strict=True):

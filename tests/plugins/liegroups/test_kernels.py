@@ -6,7 +6,16 @@ from functools import partial
 import pytest
 import torch
 
-from plugins.liegroups.kernels import MLP, BSpline, DepthwiseKernel, SeparableKernel, Siren, Wire, cubic_bspline
+from plugins.liegroups.kernels import (
+    MLP,
+    BSpline,
+    DepthwiseKernel,
+    PolarSpline,
+    SeparableKernel,
+    Siren,
+    Wire,
+    cubic_bspline,
+)
 
 KERNELS = [Siren, MLP, Wire, BSpline]
 
@@ -74,11 +83,28 @@ def test_separable_factors_multiply_to_the_dense_kernel(rank):
     torch.testing.assert_close(depthwise(z), expected)
 
 
+def test_polar_spline_is_periodic_local_and_smooth_over_the_cut():
+    torch.manual_seed(0)
+    module = PolarSpline(5, 2, 3, 1, angles=8, spacing=0.3).double()
+
+    def at(angle, x=(0.0, 0.0, 0.0)):
+        return module(torch.tensor([*x, math.cos(angle), math.sin(angle)], dtype=torch.float64))
+
+    assert at(0.0).shape == (2, 3)
+    torch.testing.assert_close(at(math.pi - 1e-9), at(-math.pi + 1e-9), rtol=0, atol=1e-7)
+    assert at(0.3, (0.0, 1.5, 0.0)).eq(0).all(), "no support far from every node"
+    module.coefficients.data[1:] = 0
+    assert at(math.pi / 4 * 2.001).eq(0).all() and at(math.pi / 4).abs().sum() > 0
+    assert PolarSpline(2, 1, 1, 1).coefficients.shape == (8, 1, 1, 1)
+
+
 def test_bad_arguments_are_named():
     for build, message in [
         (lambda: Siren(2, 1, 1, 9, layers=0), "layers=0"),
         (lambda: MLP(2, 1, 1, 9, width=0), "width=0"),
         (lambda: BSpline(2, 1, 1, 9, centers=0), "centers=0"),
+        (lambda: PolarSpline(1, 1, 1, 1), "features=1"),
+        (lambda: PolarSpline(5, 1, 1, 1, angles=2), "angles=2"),
         (lambda: SeparableKernel(2, 2, 1, 1, 9, rank=0), "rank=0"),
         (lambda: DepthwiseKernel(2, 2, 1, 1, 9, rank=0), "rank=0"),
     ]:

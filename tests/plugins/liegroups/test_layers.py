@@ -277,6 +277,21 @@ def test_mean_pooling_is_the_weighted_integral():
     torch.testing.assert_close(GroupPool("mean")(field, samples), expected.mean((2, 3)))
 
 
+def test_replicate_padding_hides_the_border_from_a_shifted_field():
+    """A field with a constant background: shifting it shifts the output, up to the border itself."""
+    group = make_group("gl2")
+    torch.manual_seed(0)
+    samples = some_samples(group).to(dtype=torch.float32)
+    field = torch.full((1, 2, 6, 15, 15), 0.7)
+    field[..., 5:9, 6:10] = torch.rand(1, 2, 6, 4, 4)
+    shifted = torch.roll(field, (3, -3), (3, 4))
+    for mode in ("replicate", "zeros"):
+        torch.manual_seed(0)
+        layer = DepthwiseGroupConv(group, 2, 3, 5, padding_mode=mode)
+        gap = layer(shifted, samples, samples) - torch.roll(layer(field, samples, samples), (3, -3), (3, 4))
+        assert (gap.abs().max() < 1e-5) == (mode == "replicate")
+
+
 def test_empty_batches_and_both_precisions():
     group = make_group("gl2")
     for dtype in (torch.float32, F64):
@@ -295,6 +310,7 @@ def test_bad_arguments_are_named():
         (lambda: LiftingConv(group, 1, 1, window="square"), "window"),
         (lambda: LiftingConv(group, 1, 1, unit=0.0), "unit"),
         (lambda: LiftingConv(group, 1, 1, stride=0), "stride"),
+        (lambda: LiftingConv(group, 1, 1, padding_mode="reflect"), "padding_mode"),
         (lambda: SeparableGroupConv(make_group("centred_homography"), 1, 1), "do not separate"),
         (lambda: DepthwiseGroupConv(group, 1, 1, window="sigmoid"), "sigmoid"),
         (lambda: GroupConv(group, 2, 1)(torch.zeros(1, 2, 3, 5, 5), samples, samples), "6 samples"),

@@ -46,6 +46,20 @@ def test_evaluation_averages_over_its_offsets():
     assert (each[0] - each[1]).abs().max() > 1e-6
 
 
+def test_margin_shows_the_network_what_touches_the_border():
+    """An image pushed to the border gives the features it had in the middle."""
+    torch.manual_seed(0)
+    image = torch.zeros(1, 1, 20, 20)
+    image[..., 6:14, 6:14] = torch.rand(8, 8)
+    pushed = torch.roll(image, (-6, 6), (2, 3))
+    gaps = []
+    for margin in (0, 8):
+        torch.manual_seed(1)
+        network = small(margin=margin, pool=(1, 1, 1), stride=1).eval()
+        gaps.append(float((network(image) - network(pushed)).abs().max()))
+    assert gaps[1] < 1e-4 < gaps[0]
+
+
 def test_state_loads_without_its_samples():
     a, b = small(), small()
     b.load_state_dict(a.state_dict())
@@ -168,6 +182,7 @@ def test_bad_arguments_are_named():
     plan = SamplePlan(FiniteGroupRule(make_group("c4")), sets=[0, 0, 0])
     for build, message in [
         (lambda: GroupClassifier(plan, channels=(4, 4)), "one entry for each stage"),
+        (lambda: GroupClassifier(plan, margin=-1), "margin"),
         (lambda: GroupClassifier(plan, convolution="sparse"), "convolution"),
         (lambda: GroupClassifier(plan, activation="tanh"), "activation"),
         (lambda: GroupClassifier(plan, convolution="dense", rank=2), "rank=2"),
