@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from torch import Tensor
 
 from plugins.generative.figures import tile
@@ -138,6 +139,9 @@ def format_quality_figure(
             axes.axvline(floors[metric], color="0.4", ls="--", lw=1, label="real images")
             axes.legend(fontsize=7)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_title(title, fontsize=9)
         axes.grid(alpha=0.3, which="both", lw=0.4)
         axes.set_yticks(rows, [v.replace("_", " ") for v in variants], fontsize=8)

@@ -120,7 +120,7 @@ class FPQuantization(Study):
         calibration_images: training digits in each calibration batch.
         calibration_times: calibration batches, at times evenly spread over (0, 1).
         seed: of training, calibration and sampling.
-        fast: few training steps and images, and the first two variants.
+        fast: few training steps and images, and the first and last variant.
     """
 
     def __init__(
@@ -155,8 +155,8 @@ class FPQuantization(Study):
         self.trained = run is not None
         self.variants = {name: replace(c, skip=(*c.skip, *keep)) for name, c in variants.items()}
         if fast:
-            first = list(self.variants.items())[:2]
-            self.variants = {name: replace(c, rounding_steps=min(c.rounding_steps, 5)) for name, c in first}
+            few = dict([list(self.variants.items())[i] for i in (0, -1)])
+            self.variants = {name: replace(c, rounding_steps=min(c.rounding_steps, 5)) for name, c in few.items()}
         self.solver = solver
         self.train_steps = 5 if fast else train_steps
         self.sigmas = karras(solver.steps_for(4 if fast else nfe), sigma_max=80.0, sigma_min=0.01)
