@@ -75,7 +75,7 @@ def cost_figure(samples: Sequence[int], rows: Mapping[str, Mapping[str, Sequence
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     panels = figure.subplots(1, 2)
     for panel, key, label in zip(
-        panels, ("seconds", "mebibytes"), ("seconds", "allocated in one step (MiB)"), strict=True
+        panels, ("seconds", "mebibytes"), ("seconds", "kept for the backward pass (MiB)"), strict=True
     ):
         for name, row in rows.items():
             panel.loglog(samples, row[key], "o-", label=name, markersize=4)

@@ -10,7 +10,7 @@ from plugins.liegroups.kernels.networks import (
     Wire,
     cubic_bspline,
 )
-from plugins.liegroups.kernels.polar_spline import PolarSpline
+from plugins.liegroups.kernels.polar_spline import PolarSpline, product_kernel
 
 __all__ = [
     "BSpline",
@@ -22,4 +22,5 @@ __all__ = [
     "Siren",
     "Wire",
     "cubic_bspline",
+    "product_kernel",
 ]

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from plugins.liegroups.kernels.networks import cubic_bspline
+from plugins.liegroups.kernels.networks import BSpline, SeparableKernel, cubic_bspline
 
 
 class PolarSpline(nn.Module):
@@ -42,3 +42,24 @@ class PolarSpline(nn.Module):
         turn = cubic_bspline((torch.remainder(gap + math.pi, 2 * math.pi) - math.pi) / step)
         stretch = cubic_bspline((z[..., None, :-2] - self.nodes) / self.spacing).prod(-1)
         return torch.einsum("...a,...m,amoi->...oi", turn, stretch, self.coefficients)
+
+
+def product_kernel(
+    features: int, out_channels: int, in_channels: int, taps: int, centers: int = 49, angles: int = 8,
+    spacing: float = 0.3, rank: int = 1,
+) -> nn.Module:  # fmt: skip
+    """B-splines in the plane times ``PolarSpline`` in the group, as a kernel of a dense layer.
+
+    For groups that allow no separable layer (centred homographies) the product is evaluated densely, but trains as
+    fast. Of two features, those of a lifting layer, only the plane's splines remain.
+    """
+    if features == 2:
+        return BSpline(2, out_channels, in_channels, taps, centers)
+
+    def plane(n: int, out: int, inp: int, count: int) -> nn.Module:
+        return BSpline(n, out, inp, count, centers)
+
+    def polar(n: int, out: int, inp: int, count: int) -> nn.Module:
+        return PolarSpline(n, out, inp, count, angles, spacing)
+
+    return SeparableKernel(2, features - 2, out_channels, in_channels, taps, plane, rank, polar)

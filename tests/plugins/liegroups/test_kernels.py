@@ -15,6 +15,7 @@ from plugins.liegroups.kernels import (
     Siren,
     Wire,
     cubic_bspline,
+    product_kernel,
 )
 
 KERNELS = [Siren, MLP, Wire, BSpline]
@@ -96,6 +97,15 @@ def test_polar_spline_is_periodic_local_and_smooth_over_the_cut():
     module.coefficients.data[1:] = 0
     assert at(math.pi / 4 * 2.001).eq(0).all() and at(math.pi / 4).abs().sum() > 0
     assert PolarSpline(2, 1, 1, 1).coefficients.shape == (8, 1, 1, 1)
+
+
+def test_product_kernel_is_separable_with_the_plane_first():
+    torch.manual_seed(0)
+    kernel = product_kernel(6, 2, 3, 9, centers=9)
+    z = 0.2 * torch.rand(4, 6) + 0.1
+    expected = torch.einsum("tor,tori->toi", kernel.spatial(z[:, :2]), kernel.group(z[:, 2:]))
+    torch.testing.assert_close(kernel(z), expected)
+    assert isinstance(product_kernel(2, 2, 1, 9), BSpline)
 
 
 def test_bad_arguments_are_named():
