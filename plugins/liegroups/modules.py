@@ -22,7 +22,7 @@ class ClassifierComparison(pl.LightningModule):
     peak learning rate is ``learning_rate``, or that given for a model in ``learning_rates``. At the end of every
     validation ``equivariance/<model>`` is the relative change of the logits under random elements of ``group``
     (default GL+(2)). ``peers=True`` adds escnn's regular C8. Test metrics: ``accuracy/<model>/<set>`` in percent,
-    ``gl2_ratio/<model>`` where both sets are tested, ``train_seconds/<model>`` and ``parameters/<model>``.
+    ``gl2_ratio/<model>`` where both sets are tested, ``forward_seconds/<model>`` (training forward passes) and ``parameters/<model>``.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class ClassifierComparison(pl.LightningModule):
             row = table[name]
             if row.get("padded") and "gl2" in row:
                 self.log(f"gl2_ratio/{name}", row["gl2"] / row["padded"], rank_zero_only=True)
-            self.log(f"train_seconds/{name}", float(self.seconds[k]), rank_zero_only=True)
+            self.log(f"forward_seconds/{name}", float(self.seconds[k]), rank_zero_only=True)
             self.log(f"parameters/{name}", float(sum(p.numel() for p in model.parameters())), rank_zero_only=True)
         save_figure(self, "accuracy", accuracy_figure(table))
 

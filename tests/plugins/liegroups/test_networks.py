@@ -160,7 +160,7 @@ def test_comparison_logs_every_model_on_every_set(tmp_path):
     (metrics, *_) = trainer.test(module, TinyData(), verbose=False)
     for name in ("lie", "cnn"):
         assert metrics[f"accuracy/{name}/padded"] == metrics[f"accuracy/{name}/gl2"]
-        assert metrics[f"train_seconds/{name}"] > 0
+        assert metrics[f"forward_seconds/{name}"] > 0
     logits = module.eval().models["cnn"](TinyData().data.tensors[0])
     accuracy = 100 * (logits.argmax(1) == TinyData().data.tensors[1]).double().mean()
     assert abs(metrics["accuracy/cnn/padded"] - accuracy) < 1e-4
