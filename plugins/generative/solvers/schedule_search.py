@@ -2,8 +2,8 @@
 
 Liu et al. 2023, "A unified sampling framework for solver searching of diffusion probabilistic models",
 arXiv:2312.07243: parents by rank, crossover by kind of gene, small Gaussian mutations of the levels, random genes, and
-steps that come and go under a fixed number of evaluations. (The paper can also rank candidates by a learned predictor
-before it evaluates them; here every candidate is evaluated.)
+steps that come and go under a fixed number of evaluations; candidates ranked by a learned predictor before the best of
+them is evaluated.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ..schedules import VPCosine, VPLinear
 from .base import Denoiser, Solver
 from .ems import EMS, problem_statistics
 from .registry import Problem, register
+from .schedule_predictor import SchedulePredictor
 from .unified import CORRECTORS, MAX_ORDER, RELAXATIONS, SolverSchedule, StepGenes, uniform_schedule
 
 
@@ -43,6 +44,9 @@ class SearchSpace:
         mutation: Probability, for each kind of gene, that it mutates in a child.
         level_scale: Standard deviation of a level's move in log sigma, as a fraction of the whole range.
         add, drop: Probabilities that a child gains or loses a step.
+        candidates: Children made for each one that is evaluated: the one that a `SchedulePredictor`, trained on all
+            schedules evaluated so far, ranks first (and in every other round simply the first child). 1 works without a
+            predictor.
     """
 
     nfe: int
@@ -58,12 +62,13 @@ class SearchSpace:
     level_scale: float = 0.03
     add: float = 0.2
     drop: float = 0.2
+    candidates: int = 16
 
     def __post_init__(self) -> None:
-        if self.nfe < 1 or self.parents < 1 or not 1 <= self.max_order <= MAX_ORDER:
+        if min(self.nfe, self.parents, self.candidates) < 1 or not 1 <= self.max_order <= MAX_ORDER:
             raise ValueError(
-                f"nfe and parents must be at least 1 and max_order in 1..{MAX_ORDER}; got {self.nfe}, {self.parents}, "
-                f"{self.max_order}"
+                f"nfe, parents and candidates must be at least 1 and max_order in 1..{MAX_ORDER}; got {self.nfe}, "
+                f"{self.parents}, {self.candidates}, {self.max_order}"
             )
         if not self.predictions or not self.relaxations or not self.correctors or not self.first_evaluations:
             raise ValueError("predictions, relaxations, correctors and first_evaluations each need one choice or more")
@@ -214,17 +219,36 @@ def search_schedule(
 
     for schedule in start:
         evaluate(schedule)
+    predictor = None
+    if space.candidates > 1:
+        predictor = SchedulePredictor(generator=torch.Generator().manual_seed(int(generator.integers(2**31))))
+    next_fit = 0
     while len(history) < evaluations:
         best = [schedule for _, _, schedule in population[: space.parents]]
-        child = best[generator.integers(len(best))]
-        if len(best) > 1 and generator.random() < space.crossover:
-            child = crossover(child, best[generator.integers(len(best))], space, generator)
-        child = mutate(child, space, generator)
-        if child not in seen:
-            evaluate(child)
+        children = {_child(best, space, generator): None for _ in range(space.candidates)}
+        fresh = [child for child in children if child not in seen]
+        if not fresh:
+            continue
+        # every other child is taken unseen, lest the predictor feed on its own taste
+        if predictor is None or len(population) < 2 or generator.random() < 0.5:
+            evaluate(fresh[0])
+            continue
+        if len(history) >= next_fit:
+            known, scores = [entry[2] for entry in population], [entry[0] for entry in population]
+            predictor.fit(known, scores, steps=60 if next_fit else 300)
+            next_fit = len(history) + 25
+        with torch.no_grad():
+            evaluate(fresh[int(predictor(fresh).argmin())])
     bar.close()
     score, _, schedule = population[0]
     return SearchResult(schedule, score, tuple(history), len(start))
+
+
+def _child(best: Sequence[SolverSchedule], space: SearchSpace, generator: np.random.Generator) -> SolverSchedule:
+    child = best[generator.integers(len(best))]
+    if len(best) > 1 and generator.random() < space.crossover:
+        child = crossover(child, best[generator.integers(len(best))], space, generator)
+    return mutate(child, space, generator)
 
 
 # genes that are inherited together
@@ -351,7 +375,7 @@ def _valid_genes(genes: Mapping[str, object], i: int) -> StepGenes:
 
 
 def searched_schedule(
-    problem: Problem, nfe: int, ems: EMS, evaluations: int = 1500, samples: int = 96
+    problem: Problem, nfe: int, ems: EMS, evaluations: int = 1200, samples: int = 192
 ) -> SolverSchedule:
     """The schedule found for a registry problem at a budget, kept in its cache.
 

@@ -69,6 +69,7 @@ class ScheduleSearch(Study):
         nfe: Budgets of evaluations.
         predictions: Of "noise", "data", "v3"; for the search and the fixed schedules alike.
         evaluations: Schedules to evaluate for each budget, the fixed ones included.
+        candidates: Children made for each one evaluated, ranked by a learned predictor; 1 works without it.
         held_in, held_out: Trajectories searched on and judged by.
         s0: Standard deviation of the mixture's components.
         statistics_points, statistics_samples: Of the model statistics.
@@ -83,6 +84,7 @@ class ScheduleSearch(Study):
         nfe: Sequence[int] = (5, 8, 10),
         predictions: Sequence[str] = PREDICTIONS,
         evaluations: int = 1600,
+        candidates: int = 16,
         held_in: int = 192,
         held_out: int = 256,
         s0: float = 0.3,
@@ -102,6 +104,7 @@ class ScheduleSearch(Study):
         self.nfe = tuple(nfe)[:1] if fast else tuple(nfe)
         self.predictions = ("data",) if fast else tuple(predictions)
         self.evaluations = 170 if fast else evaluations
+        self.candidates = candidates
         self.held_in, self.held_out = (8, 8) if fast else (held_in, held_out)
         self.s0, self.seed = s0, seed
         self.statistics = (statistics_points, statistics_samples)
@@ -139,7 +142,7 @@ class ScheduleSearch(Study):
         scores = {name: outside(schedule) for name, schedule in tqdm(fixed.items(), f"fixed schedules, NFE {nfe}")}
         best = min(scores, key=scores.__getitem__)
         classical = [score for name, score in scores.items() if not fixed[name].needs_ems]
-        space = SearchSpace(nfe, self.predictions)
+        space = SearchSpace(nfe, self.predictions, candidates=self.candidates)
         rng = np.random.default_rng((self.seed, nfe))
         evaluations = max(self.evaluations, len(fixed))
         result = search_schedule(inside, fixed, space, evaluations, rng, progress=True)

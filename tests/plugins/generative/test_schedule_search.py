@@ -5,11 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.stats import kendalltau
 
 from plugins.generative.grids import log_snr
 from plugins.generative.mixtures import reference_trajectory, toy_mixture
 from plugins.generative.solvers.ems import EMS
 from plugins.generative.solvers.registry import SOLVERS, Problem
+from plugins.generative.solvers.schedule_predictor import SchedulePredictor, encode_schedule
 from plugins.generative.solvers.schedule_search import (
     SearchSpace,
     TrajectoryObjective,
@@ -105,19 +107,45 @@ def test_the_objective_is_the_rms_distance_and_unstable_schedules_are_merely_bad
 def test_search_improves_on_every_fixed_schedule_on_noise_it_has_not_seen(halves):
     held_in, held_out = halves
     fixed = fixed_schedules(5, MAX, MIN)
-    result = search_schedule(held_in, fixed, SearchSpace(5), 800, np.random.default_rng(0))
-    assert result.schedule.nfe <= 5 and len(result.history) == 800 and result.initial == len(fixed)
+    result = search_schedule(held_in, fixed, SearchSpace(5, candidates=4), 600, np.random.default_rng(0))
+    assert result.schedule.nfe <= 5 and len(result.history) == 600 and result.initial == len(fixed)
     assert list(result.history) == sorted(result.history, reverse=True)
     assert held_in(result.schedule) == result.score == result.history[-1]
     best_fixed = min(held_out(schedule) for schedule in fixed.values())
     assert held_out(result.schedule) < 0.85 * best_fixed
 
 
-def test_search_repeats_under_a_seed(halves):
+@pytest.mark.parametrize("candidates", [1, 4])
+def test_search_repeats_under_a_seed(halves, candidates):
     held_in, _ = halves
     start = [fixed_schedules(4, MAX, MIN)["log_snr/data/2"]]
-    runs = [search_schedule(held_in, start, SearchSpace(4), 40, np.random.default_rng(seed)) for seed in (3, 3, 4)]
+    space = SearchSpace(4, candidates=candidates)
+    runs = [search_schedule(held_in, start, space, 40, np.random.default_rng(seed)) for seed in (3, 3, 4)]
     assert runs[0] == runs[1] and runs[0].history != runs[2].history
+
+
+def test_the_predictor_ranks_schedules_it_has_not_seen(halves):
+    held_in, _ = halves
+    generator = np.random.default_rng(0)
+    pool = list(fixed_schedules(5, MAX, MIN).values())
+    while len(pool) < 500:
+        pool.append(mutate(pool[generator.integers(len(pool))], SearchSpace(5), generator))
+    pool = [pool[i] for i in generator.permutation(len(pool))]
+    scores = [held_in(schedule) for schedule in pool]
+    predictor = SchedulePredictor(generator=torch.Generator().manual_seed(0))
+    untrained = kendalltau(predictor(pool[400:]).detach(), scores[400:]).statistic
+    predictor.fit(pool[:400], scores[:400], steps=300)
+    assert abs(untrained) < 0.35 and kendalltau(predictor(pool[400:]).detach(), scores[400:]).statistic > 0.5
+
+
+def test_predictions_do_not_depend_on_what_is_ranked_beside(halves):
+    predictor = SchedulePredictor(generator=torch.Generator().manual_seed(0))
+    short, long = fixed_schedules(3, MAX, MIN)["log_snr/data/2"], fixed_schedules(6, MAX, MIN)["log_snr/data/2"]
+    together = predictor([short, long])
+    assert torch.allclose(together, torch.cat([predictor([short]), predictor([long])]), atol=1e-6)
+    assert encode_schedule(short).shape[1] == encode_schedule(long).shape[1]
+    changed = SolverSchedule(short.sigmas, (*short.steps[:-1], StepGenes(2, "noise")))
+    assert not torch.allclose(predictor([changed]), predictor([short]))
 
 
 def test_bad_searches_are_refused(halves):
