@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from framework.errors import UserError
@@ -20,10 +21,19 @@ def data_dir() -> Path:
     return user_cache_path("framework") / "data"
 
 
-def use(folder: str | None) -> None:
-    """Make ``paths.data`` the data folder of this process and of those it starts."""
+@contextmanager
+def using(folder: str | None) -> Iterator[None]:
+    """Make ``paths.data`` the data folder of this process, and of those it starts, for a while."""
+    before = os.environ.get(VARIABLE)
     if folder:
         os.environ[VARIABLE] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(VARIABLE, None)
+        else:
+            os.environ[VARIABLE] = before
 
 
 def fetch(name: str, urls: Sequence[str] = (), *, md5: str | None = None, sha256: str | None = None) -> Path:

@@ -10,6 +10,7 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from framework import config, plugins, preflight, ranks, sweep
 from framework.errors import Interrupted, UserError
@@ -24,9 +25,9 @@ def launch(argv: list[str]) -> int:
         Interrupted: a signal stopped it; what was done so far is in the run folder.
     """
     # `a=1 -m b=2` is what people type; argparse wants the overrides together
-    arguments = get_args_parser().parse_args(
-        sorted(argv, key=lambda a: not a.startswith("-")) if _simple(argv) else argv
-    )
+    parser = get_args_parser()
+    parser.prog = "python -m framework"
+    arguments = parser.parse_args(sorted(argv, key=lambda a: not a.startswith("-")) if _simple(argv) else argv)
     overrides = config.normalise(arguments.overrides)
     if any(getattr(arguments, flag) for flag in ("cfg", "info", "hydra_help", "shell_completion")):
         _hydra([*[a for a in argv if a not in arguments.overrides], *overrides])
@@ -109,7 +110,10 @@ def _hydra(argv: list[str]) -> None:
 
 def _folder(composed: config.Composed, key: str, names_experiment: bool) -> Path:
     HydraConfig.instance().set_config(composed.config)
-    text = str(OmegaConf.select(composed.config, key))
+    try:
+        text = str(OmegaConf.select(composed.config, key))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{key} cannot be resolved: {str(error).splitlines()[0]}") from error
     if not names_experiment:  # a sweep over experiments belongs to none of them
         chosen = str(OmegaConf.select(composed.config, "hydra.runtime.choices.experiment"))
         text = text.replace(f"/{chosen}/", "/several/")

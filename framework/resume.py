@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import signal
 import sys
 import threading
@@ -11,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from pytorch_lightning.callbacks import Callback, Checkpoint
@@ -55,15 +53,14 @@ class Signals:
 class ExactResume(Callback):
     """Makes a resumed run end with the same weights, bit for bit, as one that was never stopped.
 
-    Keeps in each checkpoint the number of batches consumed and the random states of every process, and shields
-    training from the random numbers that validation draws.
+    The random numbers of a training step depend on (seed, batches consumed, process) alone, as those of its samples
+    do, so that the number of batches is all that a checkpoint must add. No step is shifted by what a validation, a
+    data set or an earlier step has drawn, and processes draw different noise.
     """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.position = loading.Position()
-        self._restore: list[dict[str, Any]] | None = None
-        self._before_validation: dict[str, Any] | None = None
 
     def wrap(self, source: Any, trainer: Any) -> None:
         """Replace the loaders that a data module or a model offers by resumable, distributed ones."""
@@ -86,38 +83,21 @@ class ExactResume(Callback):
         for name in ("val_dataloader", "test_dataloader", "predict_dataloader"):
             setattr(source, name, evaluate(getattr(source, name)))
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        if trainer.world_size > 1:  # the same noise on every process would halve what a batch teaches
-            set_random_state(None, seed=loading.mix(self.seed, trainer.global_rank, 1))
-
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        if self._restore is not None:
-            set_random_state(self._restore[trainer.global_rank])
-            self._restore = None
+        loading.seed_everything(loading.mix(self.seed, self.position.batches, trainer.global_rank))
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.position.batches += 1
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
-        self._before_validation = random_state()
-        set_random_state(None, seed=loading.mix(self.seed, trainer.global_rank, 2))
-
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        if self._before_validation is not None:
-            set_random_state(self._before_validation)
-            self._before_validation = None
+        # the same draws in every validation: its curve shows the model, not the dice
+        loading.seed_everything(loading.mix(self.seed, -1, trainer.global_rank))
 
     def state_dict(self) -> dict[str, Any]:
-        mine = self._before_validation or random_state()
-        states = [mine]
-        if dist.is_available() and dist.is_initialized():
-            states = [{}] * dist.get_world_size()
-            dist.all_gather_object(states, mine)
-        return {"batches": self.position.batches, "random": states}
+        return {"batches": self.position.batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.position.batches = state_dict["batches"]
-        self._restore = state_dict["random"]
 
 
 class GracefulStop(Checkpoint):
@@ -154,36 +134,6 @@ class GracefulStop(Checkpoint):
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         self.signals.deferred = False
-
-
-def random_state() -> dict[str, Any]:
-    """The state of all generators of this process, in types that load with ``weights_only=True``."""
-    kind, keys, position, has_gauss, cached = np.random.get_state()
-    version, internal, gauss = random.getstate()
-    state: dict[str, Any] = {
-        "torch": torch.get_rng_state(),
-        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
-        "python": [version, list(internal), gauss],
-    }
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def set_random_state(state: dict[str, Any] | None, seed: int = 0) -> None:
-    """Restore what ``random_state`` returned, or seed every generator where there is no state."""
-    if state is None:
-        torch.manual_seed(seed)
-        np.random.seed(seed)
-        random.seed(seed)
-        return
-    torch.set_rng_state(state["torch"].cpu())
-    kind, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached))
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"].cpu())
 
 
 def newest_checkpoint(run_dir: Path) -> Path | None:

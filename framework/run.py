@@ -88,17 +88,16 @@ def stages(config: dict[str, Any], run_dir: Path, record: Record | None) -> None
     import pytorch_lightning as pl
 
     from framework.build import build
-    from framework.data import use
+    from framework.data import using
     from framework.loggers import CSV, finish_wandb, join_sessions
     from framework.resume import ExactResume, GracefulStop, Signals, newest_checkpoint
 
     done = list(read_json(run_dir / RECORD)["stages_done"])
-    use(config["paths"]["data"])
     checkpoints = run_dir / "checkpoints"
     final = checkpoints / "final.ckpt"
     signals = Signals()
     try:
-        with signals.installed():
+        with signals.installed(), using(config["paths"]["data"]):
             pl.seed_everything(config["seed"], workers=True, verbose=False)
             data = build(config["data"])
             model = build(config["model"])
@@ -210,6 +209,9 @@ def _not_a_tip(record: logging.LogRecord) -> bool:
 
 def _release() -> None:
     """Give the memory of a finished job back before the next job of a sweep."""
+    hydra: Any = HydraConfig.instance().cfg
+    if hydra is None or str(OmegaConf.select(hydra, "hydra.mode")) != "RunMode.MULTIRUN":
+        return  # the process is about to end
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():

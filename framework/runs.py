@@ -61,10 +61,10 @@ class Run:
     def data(self) -> Any:
         """The run's LightningDataModule, as configured."""
         from framework.build import build
-        from framework.data import use
+        from framework.data import using
 
-        use(self.config["paths"]["data"])
-        return build(self.config["data"])
+        with using(self.config["paths"]["data"]):
+            return build(self.config["data"])
 
 
 def load_run(folder: str | Path) -> Run:
@@ -97,6 +97,8 @@ def find(root: Path, experiment: str = "", status: str = "") -> Iterator[Run]:
     """Every readable run below a folder, oldest first; ``experiment`` may be a part of the name."""
     found = []
     for path in root.rglob(RECORD):
+        if ".superseded" in path.parent.name:
+            continue
         try:
             run = load_run(path.parent)
         except (UserError, ValueError, yaml.YAMLError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from pathlib import Path
 
@@ -56,17 +55,11 @@ def _experiments(parser: argparse.ArgumentParser, argv: list[str]) -> int:
         raise UserError(f"No experiment has {text!r} in its name.{nearest(text, plugins.experiments())}")
     width = max(map(len, found))
     for name, path in sorted(found.items()):
-        print(f"{name:<{width}}  {description(path)}")
+        print(f"{name:<{width}}  {plugins.description(path) or '(no description)'}")
     for plugin in plugins.discover():
         if plugin.problem:
             print(f"(the plugin {plugin.name!r} is broken: {plugin.problem})", file=sys.stderr)
     return 0
-
-
-def description(path: Path) -> str:
-    """The one-line description of an experiment file, read without composing it."""
-    match = re.search(r"^description:\s*(.+?)\s*$", path.read_text(encoding="utf-8"), re.MULTILINE)
-    return match.group(1).strip("\"'") if match else "(no description)"
 
 
 def _show(parser: argparse.ArgumentParser, argv: list[str]) -> int:
@@ -150,7 +143,7 @@ def _runs(parser: argparse.ArgumentParser, argv: list[str]) -> int:
     parser.add_argument("--root", type=Path, default=Path("runs"))
     parser.add_argument("--status", default="", help="finished, failed, interrupted or running")
     parser.add_argument("--metrics", nargs="+", default=[], help="the metrics to show; default: the first four")
-    parser.add_argument("--sort", default="", help="a metric to sort by, lowest first; `-name` for highest first")
+    parser.add_argument("--sort", default="", help="sort by this metric, lowest first; --sort=-NAME for highest first")
     parser.add_argument("--keys", nargs="+", default=[], help="config keys to show; default: those that differ")
     arguments = parser.parse_args(argv)
     from framework import runs, sweep
@@ -166,9 +159,12 @@ def _runs(parser: argparse.ArgumentParser, argv: list[str]) -> int:
     for name in [*arguments.metrics, *([sort] if sort else [])]:
         if name not in known:
             raise UserError(f"No run has the metric {name!r}.{nearest(name, known)}")
-    if sort:
-        found = [r for r in found if isinstance(r.metrics.get(sort), (int, float))]
-        found.sort(key=lambda r: r.metrics[sort], reverse=reverse)
+    settings = {key for r in found for key, _ in leaves(r.config)}
+    for key in arguments.keys:
+        if key not in settings:
+            raise UserError(f"No run's config has the key {key!r}.{nearest(key, settings)}")
+    if sort:  # runs without the metric come last
+        found.sort(key=lambda r: r.metrics.get(sort, float("-inf" if reverse else "inf")), reverse=reverse)
     shown = arguments.metrics or list(dict.fromkeys([*([sort] if sort else []), *known]))[:4]
     keys = arguments.keys or (
         runs.differing_keys(found, most=6) if len({r.record["experiment"] for r in found}) == 1 else []

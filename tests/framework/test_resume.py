@@ -234,3 +234,11 @@ def test_a_signal_ends_a_sweep_and_resume_finishes_it(stopping, workplace):
     assert "resumed" in records[0] and "resumed" not in records[1]
     assert in_fork(*stopping(workplace / "alone"), "seed=1") == 0
     assert_same(workplace / "alone", folder / "0")
+
+
+def test_neither_workers_nor_validations_change_what_a_run_learns(stopping, workplace):
+    assert in_fork(*stopping(workplace / "plain")) == 0
+    changed = {"data.workers": 2, "trainer.val_check_interval": 0.5, "stages": "[fit]"}
+    assert in_fork(*stopping(workplace / "changed", **changed)) == 0
+    one, two = weights(workplace / "plain"), weights(workplace / "changed")
+    assert all(torch.equal(one[name], two[name]) for name in one)

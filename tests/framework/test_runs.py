@@ -155,7 +155,7 @@ def test_sorted_by_a_metric(sort, reverse, root, cli):
     shown = cli("runs", "example", "--root", str(root), f"--sort={sort}")
     order = [row["run"] for row in table(shown.out)]
     metric = {name: load_run(root / name).metrics["val/loss"] for name in "abc"}
-    assert order == sorted(metric, key=metric.get, reverse=reverse)
+    assert order == [*sorted(metric, key=metric.get, reverse=reverse), "failed"]  # it has no such metric
 
 
 @pytest.mark.parametrize(
@@ -163,6 +163,7 @@ def test_sorted_by_a_metric(sort, reverse, root, cli):
     [
         (["--sort", "val/lss"], "Did you mean 'val/loss'?"),
         (["--metrics", "tset/loss"], "Did you mean 'test/loss'?"),
+        (["--keys", "model.widht"], "Did you mean 'model.width'?"),
         (["nothing"], "No run below"),
         (["--status", "running"], "No run below"),
     ],
