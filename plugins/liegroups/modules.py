@@ -22,7 +22,8 @@ class ClassifierComparison(pl.LightningModule):
     peak learning rate is ``learning_rate``, or that given for a model in ``learning_rates``. At the end of every
     validation ``equivariance/<model>`` is the relative change of the logits under random elements of ``group``
     (default GL+(2)). ``peers=True`` adds escnn's regular C8. Test metrics: ``accuracy/<model>/<set>`` in percent,
-    ``gl2_ratio/<model>`` where both sets are tested, ``forward_seconds/<model>`` (training forward passes) and ``parameters/<model>``.
+    ``gl2_ratio/<model>`` where both sets are tested, ``forward_seconds/<model>`` (training forward
+    passes) and ``parameters/<model>``.
     """
 
     def __init__(

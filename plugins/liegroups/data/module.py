@@ -22,7 +22,7 @@ class CanvasMNIST(pl.LightningDataModule):
     training images are drawn without replacement; ``val_images`` others make the validation set; None takes all that
     are left. ``test_images`` of the test images are put through each recipe of ``test_sets``; the name "affnist" stands
     for the official set (all of it, or its first ``test_images``). ``train_recipe`` transforms the training images
-    once. ``seed`` fixes every choice. ``fast`` shrinks batches to 8 images and workers to none, for debugging.
+    once. ``seed`` fixes every choice. ``fast`` takes a few images in batches of 4, for debugging.
     """
 
     def __init__(
@@ -45,7 +45,8 @@ class CanvasMNIST(pl.LightningDataModule):
         self.test_sets, self.train_recipe, self.pool, self.seed = list(test_sets), train_recipe, pool, seed
         self.batch_size, self.test_batch_size, self.workers = batch_size, test_batch_size, workers
         if fast:
-            self.batch_size, self.test_batch_size, self.workers = min(batch_size, 8), min(test_batch_size, 8), 0
+            self.batch_size, self.test_batch_size, self.workers = min(batch_size, 4), min(test_batch_size, 4), 0
+            self.train_images, self.val_images, self.test_images = 64, min(val_images, 16), 16
         self.train_set: TensorDataset | None = None
         self.val_set: TensorDataset | None = None
         self.tests: list[TensorDataset] = []
