@@ -85,22 +85,19 @@ class S4(StateSpaceLayer):
     def _dense(self) -> tuple[Tensor, Tensor, Tensor]:
         """Ā (H, n, n), B̄ (H, n) and C (R, H, n) in real coordinates (Re x, Im x), float64."""
         lam, p, b, c, step = self._parts()
-        diagonal = torch.cat(
-            [
-                torch.cat([torch.diag_embed(lam.real), torch.diag_embed(-lam.imag)], dim=-1),
-                torch.cat([torch.diag_embed(lam.imag), torch.diag_embed(lam.real)], dim=-1),
-            ],
-            dim=-2,
-        )
-        # P* x over both members of every pair is the real number 2 Re Σ conj(p) x
-        p_real = torch.cat([p.real, p.imag], dim=-1)
-        a = diagonal - 2 * torch.einsum("rhm,rhn->hmn", p_real, p_real)
-        half = step[..., None] / 2 * a
-        eye = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
-        b_real = torch.cat([b.real, b.imag], dim=-1)
-        right = torch.cat([eye + half, (step * b_real)[..., None]], dim=-1)
-        solved = torch.linalg.solve(eye - half, right)
-        return solved[..., :-1], solved[..., -1], 2 * torch.cat([c.real, -c.imag], dim=-1)
+        # Woodbury on real coordinates: P* x over both members of every pair is the real number 2 Re Σ conj(p) x
+        d = 1 / (2 / step - lam)
+        left = _stacked(d * p)
+        right = 2 * torch.cat([(p.conj() * d).real, -(p.conj() * d).imag], dim=-1)
+        core = 2 * torch.einsum("qhn,hn,rhn->hqr", p.conj(), d, p).real
+        core = core + torch.eye(core.shape[-1], dtype=core.dtype, device=core.device)
+        weights = _solve_small(core, right.permute(1, 0, 2))
+        inverse = _real_diagonal(d) - torch.einsum("rhm,hrn->hmn", left, weights)
+        # (2/Δ − A)^{-1}(2/Δ + A) = −I + 4/Δ (2/Δ − A)^{-1}
+        eye = torch.eye(inverse.shape[-1], dtype=inverse.dtype, device=inverse.device)
+        a_bar = 4 / step[..., None] * inverse - eye
+        b_bar = 2 * torch.einsum("hmn,hn->hm", inverse, _stacked(b))
+        return a_bar, b_bar, 2 * torch.cat([c.real, -c.imag], dim=-1)
 
     def kernel(self, length: int) -> Tensor:
         """Impulse responses C Āˡ B̄, (R, H, length) real."""
@@ -130,7 +127,7 @@ class S4(StateSpaceLayer):
         sums = sums.unflatten(0, (rows + rank, 1 + rank)).permute(2, 3, 0, 1)  # (H, M, R + r, 1 + r)
         scale = (step / 2 * beta).to(dtype)[..., None, None]
         eye = torch.eye(rank, dtype=dtype, device=lam.device)
-        core = torch.linalg.solve(eye + scale * sums[..., rows:, 1:], sums[..., rows:, :1])
+        core = _solve_small(eye + scale * sums[..., rows:, 1:], sums[..., rows:, :1])
         value = sums[..., :rows, :1] - scale * (sums[..., :rows, 1:] @ core)
         return value.squeeze(-1).permute(2, 0, 1)
 
@@ -166,3 +163,24 @@ class S4(StateSpaceLayer):
             state = torch.einsum("hmn,bhn->bhm", a_bar, state) + b_bar * u[:, k, :, None]
             outputs.append((c * state).sum(-1))
         return torch.stack(outputs[::-1], dim=1)
+
+
+def _stacked(x: Tensor) -> Tensor:
+    """Real coordinates (Re x, Im x) of complex modes."""
+    return torch.cat([x.real, x.imag], dim=-1)
+
+
+def _real_diagonal(d: Tensor) -> Tensor:
+    """diag(d) (H, N) complex as a real (H, 2N, 2N) matrix on (Re x, Im x)."""
+    real, imaginary = torch.diag_embed(d.real), torch.diag_embed(d.imag)
+    return torch.cat([torch.cat([real, -imaginary], dim=-1), torch.cat([imaginary, real], dim=-1)], dim=-2)
+
+
+def _solve_small(m: Tensor, right: Tensor) -> Tensor:
+    """m^{-1} right for 1×1 and 2×2 matrices by Cramer's rule: a LAPACK call for each would cost far more."""
+    if m.shape[-1] == 1:
+        return right / m
+    (a, b), (c, d) = (m[..., i, :, None].unbind(-2) for i in range(2))
+    first, second = right[..., 0, :], right[..., 1, :]
+    determinant = a * d - b * c
+    return torch.stack([d * first - b * second, a * second - c * first], dim=-2) / determinant[..., None]
