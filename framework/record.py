@@ -138,7 +138,7 @@ def peak_memory() -> int:
 
 
 def _now() -> str:
-    return datetime.now().astimezone().isoformat(timespec="seconds")
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")
 
 
 def _versions() -> dict[str, str]:
