@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from plugins.liegroups.data.affnist import load_affnist
+from plugins.liegroups.data.affnist import affnist_files, load_affnist
 from plugins.liegroups.data.idx import load_mnist
 from plugins.liegroups.data.recipes import RECIPES, make_set
 from plugins.liegroups.data.warp import CANVAS, pad_to_canvas
@@ -55,6 +55,8 @@ class CanvasMNIST(pl.LightningDataModule):
         return torch.nn.functional.avg_pool2d(images, self.pool) if self.pool > 1 else images
 
     def setup(self, stage: str) -> None:
+        if "affnist" in self.test_sets:
+            affnist_files("test")  # a missing test set must be known before the training, not after
         if stage in ("fit", "validate") and self.train_set is None:
             images, labels = load_mnist(train=True)
             wanted = (self.train_images or 0) + self.val_images

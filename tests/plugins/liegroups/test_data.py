@@ -202,6 +202,8 @@ def test_data_module(tmp_path, monkeypatch):
     assert len(everything.train_set) == 30 and len(everything.tests[0]) == 20
     with pytest.raises(ValueError, match="train_images=35"):
         CanvasMNIST(train_images=35, val_images=10).setup("fit")
+    with pytest.raises(ValueError, match="affNIST is not in the data folder"):
+        CanvasMNIST(test_sets=["padded", "affnist"]).setup("fit")
     for options, message in (({"pool": 3}, "pool"), ({"test_sets": ["x"]}, "recipe"), ({"test_sets": []}, "empty")):
         with pytest.raises(ValueError, match=message):
             CanvasMNIST(**options)
