@@ -171,6 +171,14 @@ def test_instability_warns_where_it_hurts_and_only_there():
     assert error(1.0, 7) > 0.5 * error(0.0, 7) and error(1.0, 41) < 0.5 * error(0.0, 41)
 
 
+def test_instability_of_heun_increments_is_noticed_too():
+    with pytest.warns(BDIAWarning, match="unstable"):
+        BDIA(1.0, "heun").sample(MIXTURE, noise(), karras(5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        BDIA(1.0, "heun").sample(MIXTURE, noise(), karras(60))
+
+
 @pytest.mark.filterwarnings("ignore:BDIA with gamma.*unstable")
 @pytest.mark.parametrize(
     ("gamma", "dtype", "steps", "lost"),
