@@ -54,7 +54,7 @@ def scaling_fit_figure(runs: Sequence[TrainingRun], result: FitResult, paired: P
             left.plot(fine, law, "--", lw=0.8, color=colours[name])
         left.annotate(f"N = {size / 1000:.0f}k", (tokens[-1], line[-1].loss), xytext=(6, 0), textcoords="offset points")
     left.set_xscale("log")
-    left.margins(x=0.15)
+    left.margins(x=0.2)
     left.set_xlabel("training examples D")
     left.set_ylabel("loss")
     largest = max(run.block_size for run in quantized)
