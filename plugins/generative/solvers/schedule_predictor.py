@@ -61,9 +61,10 @@ class SchedulePredictor(nn.Module):
     def __init__(self, width: int = 48, margin: float = 0.1, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.margin, self.generator = margin, generator
-        self.encoder = nn.GRU(STEP_FEATURES + len(FIRST_EVALUATIONS), width, batch_first=True)
-        self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
-        with torch.no_grad():
+        # weights born in inference mode could not be trained
+        with torch.inference_mode(False), torch.no_grad():
+            self.encoder = nn.GRU(STEP_FEATURES + len(FIRST_EVALUATIONS), width, batch_first=True)
+            self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
             for parameter in self.parameters():
                 bound = width**-0.5
                 parameter.uniform_(-bound, bound, generator=generator)
