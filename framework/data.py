@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from framework.errors import UserError
+from framework.errors import DataMissing
 
 VARIABLE = "FRAMEWORK_DATA"
 
@@ -46,7 +46,7 @@ def fetch(name: str, urls: Sequence[str] = (), *, md5: str | None = None, sha256
             folder is trusted as it is.
 
     Raises:
-        UserError: the file is neither there nor to be had: says what to fetch, from where, and where to put it.
+        DataMissing: the file is neither there nor to be had: says what to fetch, from where, and where to put it.
     """
     path = data_dir() / name
     if path.is_file():
@@ -59,7 +59,7 @@ def fetch(name: str, urls: Sequence[str] = (), *, md5: str | None = None, sha256
             return _download(url, path, f"sha256:{sha256}" if sha256 else f"md5:{md5}")
         except Exception as error:  # each address fails in its own way; the last word is ours
             reasons.append(f"{url}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
-    raise UserError(
+    raise DataMissing(
         f"The data file {name!r} is missing and could not be downloaded.\n"
         + "".join(f"  tried {reason}\n" for reason in reasons)
         + (f"  Fetch {urls[0]}\n" if urls else "")

@@ -18,6 +18,10 @@ class ConfigError(UserError):
         super().__init__(f"{title}:\n" + "\n".join(f"  - {problem}" for problem in self.problems))
 
 
+class DataMissing(UserError):
+    """A data file is neither here nor to be had; the message says what to fetch, from where, and where to put it."""
+
+
 class Interrupted(BaseException):
     """A signal asked the run to stop. Not an Exception, so that no handler mistakes it for a failed job."""
 

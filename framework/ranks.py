@@ -134,6 +134,7 @@ def run_rank() -> int:
     assert isinstance(config, dict)
     try:
         run.stages(config, run_dir, Record.attach(run_dir) if global_rank() == 0 else None)  # type: ignore[arg-type]
+        _leave_together()
     except Interrupted as stop:
         return stop.exit_status
     except BaseException:
@@ -146,6 +147,15 @@ def run_rank() -> int:
         sys.stderr.flush()
         os._exit(1)
     return 0
+
+
+def _leave_together() -> None:
+    """Whoever leaves first takes its connections along: nobody goes before all are done."""
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 def _die_with_parent(parent: int) -> None:

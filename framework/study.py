@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import DataLoader
 
 from framework import figures
@@ -15,6 +16,7 @@ class Study(pl.LightningModule):
     """Subclass it, write ``study()``, and list ``stages: [test]`` in the experiment.
 
     Everything a run has, a study has too: the record, the loggers, the sweeps, a device (``self.device``).
+    Gradients are off, as in any test stage; ``torch.enable_grad()`` switches them on.
     """
 
     def study(self) -> dict[str, float]:
@@ -33,4 +35,7 @@ class Study(pl.LightningModule):
         return DataLoader([0])  # type: ignore[arg-type]
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        self.log_dict({name: float(value) for name, value in self.study().items()}, batch_size=1)
+        # ordinary tensors, which a study may differentiate through, in place of Lightning's inference tensors
+        with torch.inference_mode(False), torch.no_grad():
+            metrics = self.study()
+        self.log_dict({name: float(value) for name, value in metrics.items()}, batch_size=1)

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from framework import plugins
-from framework.errors import UserError, nearest
+from framework.errors import DataMissing, UserError, nearest
 
 MACHINE = frozenset(
     "ms us ns times latency clock ratio speed speedup slowdown faster memory bytes overhead throughput".split()
@@ -22,10 +22,6 @@ MACHINE = frozenset(
 
 class Broken(AssertionError):
     """An experiment does not keep the contract; the message says which part."""
-
-
-class DataMissing(Exception):
-    """The experiment's data is neither here nor to be had, so it cannot be run; the message says what to fetch."""
 
 
 def experiments(plugin: str) -> list[str]:
@@ -72,8 +68,8 @@ def run(experiment: str, folder: Path, *overrides: str) -> Path:
         with contextlib.redirect_stdout(printed):
             launch([f"experiment={experiment}", *overrides, f"hydra.run.dir={folder}"])
     except UserError as error:
-        if "could not be downloaded" in str(error):
-            raise DataMissing(str(error)) from error
+        if isinstance(error.__cause__, DataMissing):
+            raise error.__cause__ from error
         raise
     return folder
 

@@ -407,7 +407,7 @@ def test_torch_is_not_imported_to_refuse(toy, tmp_path):
     for path in toy.path("conf/experiment/toy").glob("bad[0-9]*.yaml"):
         path.unlink()
     assert done.returncode == 0, done.stderr[-2000:]
-    assert len(cases) > 10
+    assert len(cases) >= 10
 
 
 @pytest.mark.parametrize(

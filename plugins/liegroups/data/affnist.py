@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from framework.data import data_dir
+from framework.errors import DataMissing
 
 _SIDE = 40
 _ADDRESS = "https://www.cs.toronto.edu/~tijmen/affNIST/32x/transformed/"
@@ -54,7 +55,8 @@ def read_affnist(path: str | Path) -> dict[str, Tensor]:
 def affnist_files(split: str = "test") -> list[Path]:
     """The official files of ``split`` ("test" or "training_and_validation") in the data folder, in numeric order.
 
-    Raises ValueError with the address and the place to put them if there are none.
+    Raises:
+        DataMissing: there are none; the message has the address and the place to put them.
     """
     folder = data_dir() / "affnist" / f"{split}_batches"
     single = data_dir() / "affnist" / f"{split}.mat"
@@ -62,7 +64,7 @@ def affnist_files(split: str = "test") -> list[Path]:
     if not files and single.is_file():
         files = [single]
     if not files:
-        raise ValueError(
+        raise DataMissing(
             f"affNIST is not in the data folder: unpack {_ADDRESS}{split}_batches.zip into {folder} (or "
             f"{_ADDRESS}{split}.mat.zip as {single}), or use data=liegroups/affnist_like"
         )

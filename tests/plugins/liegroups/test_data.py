@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy.io import savemat
 
+from framework.errors import DataMissing
 from plugins.liegroups.data import (
     RECIPES,
     CanvasMNIST,
@@ -97,7 +98,7 @@ def test_affnist_reader(tmp_path, monkeypatch):
     assert torch.equal(content["transforms"], torch.from_numpy(transforms))
     monkeypatch.setenv("FRAMEWORK_DATA", str(tmp_path))
     assert len(load_affnist("test")[1]) == 9 and len(load_affnist("test", 4)[0]) == 4
-    with pytest.raises(ValueError, match="toronto"):
+    with pytest.raises(DataMissing, match="toronto"):
         load_affnist("training_and_validation")
     savemat(tmp_path / "other.mat", {"x": 1})
     with pytest.raises(ValueError, match="affNISTdata"):
@@ -202,7 +203,7 @@ def test_data_module(tmp_path, monkeypatch):
     assert len(everything.train_set) == 30 and len(everything.tests[0]) == 20
     with pytest.raises(ValueError, match="train_images=35"):
         CanvasMNIST(train_images=35, val_images=10).setup("fit")
-    with pytest.raises(ValueError, match="affNIST is not in the data folder"):
+    with pytest.raises(DataMissing, match="affNIST is not in the data folder"):
         CanvasMNIST(test_sets=["padded", "affnist"]).setup("fit")
     for options, message in (({"pool": 3}, "pool"), ({"test_sets": ["x"]}, "recipe"), ({"test_sets": []}, "empty")):
         with pytest.raises(ValueError, match=message):
