@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..grids import angular, karras, log_snr, time_quadratic, time_uniform
-from ..mixtures import reference_trajectory
+from ..mixtures import cached_reference
 from ..schedules import VPCosine, VPLinear
 from .base import Denoiser, Solver
 from .ems import EMS, problem_statistics
@@ -83,12 +83,14 @@ class SearchResult:
 
     Attributes:
         schedule, score: the best schedule and its score (lower is better).
+        leaders: the best `SearchSpace.parents` schedules, best first.
         history: best score after each evaluation.
         initial: how many of the evaluations went to the initial population.
     """
 
     schedule: SolverSchedule
     score: float
+    leaders: tuple[SolverSchedule, ...]
     history: tuple[float, ...]
     initial: int
 
@@ -101,14 +103,28 @@ class TrajectoryObjective:
         y: (B, ...) states at the first level.
         exact: (B, ...) exact states at the last level.
         ems, average: Passed to the schedules.
+        weights: (B,) of the samples' mean squares, summing to 1; equal by default.
     """
 
     def __init__(
-        self, denoiser: Denoiser, y: Tensor, exact: Tensor, ems: EMS | None = None, average: Tensor | None = None
+        self,
+        denoiser: Denoiser,
+        y: Tensor,
+        exact: Tensor,
+        ems: EMS | None = None,
+        average: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> None:
         if y.shape != exact.shape:
             raise ValueError(f"y and exact must have one shape; got {tuple(y.shape)} and {tuple(exact.shape)}")
         self.denoiser, self.y, self.exact, self.ems, self.average = denoiser, y, exact, ems, average
+        self.weights = torch.full((len(y),), 1 / len(y), dtype=y.dtype, device=y.device) if weights is None else weights
+
+    def part(self, index: Tensor | slice, weights: Tensor | None = None) -> TrajectoryObjective:
+        """The same on some of the samples, with equal weights or those given."""
+        return TrajectoryObjective(
+            self.denoiser, self.y[index], self.exact[index], self.ems, self.average, weights
+        )
 
     @torch.no_grad()
     def errors(self, schedule: SolverSchedule) -> Tensor:
@@ -121,10 +137,37 @@ class TrajectoryObjective:
         solver = schedule.solver(self.ems, self.average)
         solver.check(schedule.sigmas, ())  # an invalid schedule is an error, an unstable one only bad
         try:
-            score = self.errors(schedule).square().mean().sqrt().item()
+            score = (self.weights * self.errors(schedule).square()).sum().sqrt().item()
         except ValueError:
             return math.inf
         return score if math.isfinite(score) else math.inf
+
+
+def hard_subset(
+    squares: Tensor, hard: int, easy: int, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """A small stratified stand-in for many samples: all that are hard for known schedules, and some of the others.
+
+    Close to the data a diffusion model's error is that of the few trajectories that end in another mode, so that a
+    search on some hundred random ones fits their noise. The weighted mean square over this subset estimates that over
+    all samples, at a fraction of the cost and of the variance.
+
+    Args:
+        squares: (schedules, B) mean squared errors.
+        hard: Samples of largest mean over the schedules, each standing for itself.
+        easy: Random ones of the rest, standing for all of it.
+
+    Returns:
+        Indices (hard + easy,) into the samples, and weights that sum to 1.
+    """
+    count = squares.shape[1]
+    if hard + easy > count or min(hard, easy) < 1:
+        raise ValueError(f"hard and easy must be at least 1 and at most {count} together; got {hard} and {easy}")
+    order = squares.mean(0).argsort(descending=True)
+    rest = order[hard:]
+    chosen = rest[torch.randperm(len(rest), generator=generator)[:easy].to(rest.device)]
+    weights = torch.cat([squares.new_ones(hard), squares.new_full((easy,), len(rest) / easy)]) / count
+    return torch.cat([order[:hard], chosen]), weights
 
 
 def fixed_schedules(
@@ -240,8 +283,8 @@ def search_schedule(
         with torch.no_grad():
             evaluate(fresh[int(predictor(fresh).argmin())])
     bar.close()
-    score, _, schedule = population[0]
-    return SearchResult(schedule, score, tuple(history), len(start))
+    leaders = tuple(schedule for _, _, schedule in population[: space.parents])
+    return SearchResult(leaders[0], population[0][0], leaders, tuple(history), len(start))
 
 
 def _child(best: Sequence[SolverSchedule], space: SearchSpace, generator: np.random.Generator) -> SolverSchedule:
@@ -374,21 +417,81 @@ def _valid_genes(genes: Mapping[str, object], i: int) -> StepGenes:
     return StepGenes(order, genes["prediction"], difference, relaxation, coefficient, genes["corrector"], start)
 
 
+@dataclass(frozen=True)
+class Found:
+    """Outcome of `find_schedule`; scores are root mean squares over all held-in samples.
+
+    Attributes:
+        schedule, score: What was found.
+        finalists: The best fixed schedules by name, with their scores.
+        search: The search itself, with scores on the hard subset.
+    """
+
+    schedule: SolverSchedule
+    score: float
+    finalists: dict[str, tuple[SolverSchedule, float]]
+    search: SearchResult
+
+
+def find_schedule(
+    held_in: TrajectoryObjective,
+    sigma_max: float,
+    sigma_min: float,
+    space: SearchSpace,
+    evaluations: int,
+    generator: np.random.Generator,
+    *,
+    finalists: int = 24,
+    subset: int = 256,
+    progress: bool = False,
+) -> Found:
+    """The whole procedure: screen the fixed schedules, search from the best of them, choose on all held-in samples.
+
+    All of `fixed_schedules` are run on the first `subset` samples and ranked by their mean error, which a single
+    straying trajectory does not decide; the best `finalists` of them are run on all samples. The search then works on
+    a `hard_subset` of that size, and the winner is whichever of its leaders and of the finalists does best on all.
+
+    Args:
+        held_in: Objective on all samples of the search; judge the result on others.
+        sigma_max, sigma_min: Ends of the levels.
+        evaluations: Schedules the search evaluates, the finalists included.
+    """
+    fixed = fixed_schedules(space.nfe, sigma_max, sigma_min, space.predictions, min(3, space.max_order))
+    subset = min(subset, len(held_in.y))
+    screen = held_in.part(slice(subset))
+    bar = tqdm(fixed.items(), f"fixed schedules, NFE {space.nfe}", disable=not progress)
+    means = {name: screen.errors(schedule).mean().item() for name, schedule in bar}
+    names = sorted(means, key=means.__getitem__)[:finalists]
+    squares = torch.stack([held_in.errors(fixed[name]).square() for name in names])
+    scores = squares.mean(1).sqrt().tolist()
+
+    objective = held_in
+    if subset < len(held_in.y):
+        hard = subset * 5 // 8
+        seed = torch.Generator().manual_seed(int(generator.integers(2**31)))
+        objective = held_in.part(*hard_subset(squares, hard, subset - hard, seed))
+    initial = [fixed[name] for name in names]
+    search = search_schedule(objective, initial, space, max(evaluations, len(initial)), generator, progress=progress)
+    candidates = dict(zip(initial, scores, strict=True))
+    candidates |= {schedule: held_in(schedule) for schedule in search.leaders if schedule not in candidates}
+    best = min(candidates, key=candidates.__getitem__)
+    ranked = {name: (fixed[name], score) for name, score in zip(names, scores, strict=True)}
+    return Found(best, candidates[best], ranked, search)
+
+
 def searched_schedule(
-    problem: Problem, nfe: int, ems: EMS, evaluations: int = 1200, samples: int = 192
+    problem: Problem, nfe: int, ems: EMS, evaluations: int = 1000, samples: int = 1024
 ) -> SolverSchedule:
     """The schedule found for a registry problem at a budget, kept in its cache.
 
     The search is held in: noise from the problem's own seed, exact trajectories by Runge-Kutta in log sigma.
     """
     if problem.fast:
-        evaluations, samples = 80, 8
-    predictions = ("data", "v3") if problem.fast else ("noise", "data", "v3")
-    initial = fixed_schedules(nfe, problem.sigma_max, problem.sigma_min, predictions, 1 if problem.fast else 3)
-    space = SearchSpace(nfe, predictions)
+        evaluations, samples = 40, 8
+    space = SearchSpace(nfe, ("data", "v3") if problem.fast else ("noise", "data", "v3"))
     path = None
     if problem.cache is not None:
-        key = f"{space}|{evaluations}|{samples}|{problem.seed}|{sorted(initial)}|{ems.fingerprint()}"
+        key = f"{space}|{evaluations}|{samples}|{problem.seed}|{ems.fingerprint()}"
         path = problem.cache / f"schedule-nfe{nfe}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.yaml"
         if path.is_file():
             return SolverSchedule.load(path)
@@ -397,11 +500,18 @@ def searched_schedule(
     y = torch.randn(shape, dtype=problem.data.dtype, device=problem.data.device, generator=generator)
     y = problem.sigma_max * y
     ends = torch.tensor([problem.sigma_max, problem.sigma_min], dtype=torch.float64)
+    steps = 100 if problem.fast else 400
     with torch.no_grad():
-        exact = reference_trajectory(problem.denoiser, y, ends, steps=100 if problem.fast else 500)[-1]
-    objective = TrajectoryObjective(problem.denoiser, y, exact, ems)
-    rng = np.random.default_rng(problem.seed + nfe)
-    found = search_schedule(objective, initial, space, max(evaluations, len(initial)), rng, progress=not problem.fast)
+        exact = cached_reference(problem.denoiser, y, ends, steps, problem.cache, ems.fingerprint())[-1]
+    found = find_schedule(
+        TrajectoryObjective(problem.denoiser, y, exact, ems),
+        problem.sigma_max,
+        problem.sigma_min,
+        space,
+        evaluations,
+        np.random.default_rng(problem.seed + nfe),
+        progress=not problem.fast,
+    )
     if path is not None:
         found.schedule.save(path)
     return found.schedule

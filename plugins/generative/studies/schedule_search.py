@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from framework.data import data_dir
 from framework.study import Study
@@ -17,36 +16,31 @@ from plugins.generative.figures_search import schedule_search_figure
 from plugins.generative.mixtures import cached_reference, digits_mixture
 from plugins.generative.solvers import Problem
 from plugins.generative.solvers.ems import problem_statistics
-from plugins.generative.solvers.schedule_search import (
-    SearchResult,
-    SearchSpace,
-    TrajectoryObjective,
-    fixed_schedules,
-    search_schedule,
-)
+from plugins.generative.solvers.schedule_search import Found, SearchSpace, TrajectoryObjective, find_schedule
 from plugins.generative.solvers.unified import PREDICTIONS
 
 SIGMA_MAX, SIGMA_MIN = 80.0, 0.002
 
 
 @dataclass(frozen=True)
-class Budget:
-    """What was found for one number of evaluations; errors are on held-out noise unless said otherwise.
+class Judged:
+    """What was found in one space at one budget, and errors (B,) on held-out noise.
 
     Attributes:
-        result: Of the search, with held-in scores.
-        searched: (B,) errors of the searched schedule.
-        fixed_name, fixed: Name and (B,) errors of the fixed schedule that is best on the held-out noise itself.
-        fixed_held_in: Held-in score of the best fixed schedule there.
-        classical: Held-out score of the best fixed schedule without model statistics, if there is one.
+        found: Of the search.
+        searched: Errors of the schedule found.
+        fixed_name, fixed: Name and errors of the fixed schedule that does best on the held-out noise itself.
     """
 
-    result: SearchResult
+    found: Found
     searched: Tensor
     fixed_name: str
     fixed: Tensor
-    fixed_held_in: float
-    classical: float | None
+
+    @property
+    def gain(self) -> float:
+        """Relative reduction of the root mean square error."""
+        return 1 - rms(self.searched) / rms(self.fixed)
 
 
 def rms(errors: Tensor) -> float:
@@ -57,18 +51,20 @@ def rms(errors: Tensor) -> float:
 class ScheduleSearch(Study):
     """Searches a schedule for each budget and compares it with the best of all fixed schedules.
 
-    The fixed schedules are `fixed_schedules`: every grid x prediction x order x corrector x relaxation. They start the
-    search, which sees held-in noise only; the baseline is chosen on the held-out noise, to its advantage.
+    The fixed schedules are `fixed_schedules`: every grid x prediction x order x corrector x relaxation, with the same
+    predictions as the search. Those best on held-in noise start the search, which sees no other noise; the baseline is
+    the one of them that is best on the held-out noise, to its advantage.
 
-    Metrics, on held-out noise, for each budget k: `rms/searched/nfe<k>`, `rms/best_fixed/nfe<k>`, `gain/nfe<k>`
-    (1 - their ratio), `gain/smallest`, `rms/best_classical/nfe<k>` (fixed, without model statistics), the medians of
-    the samples' errors `median/searched|best_fixed/nfe<k>`; and `rms_held_in/searched|best_fixed/nfe<k>`.
-    The schedules are written to `schedules/nfe<k>.yaml` in the run folder, the statistics to `schedules/ems.pt`.
+    Metrics for each space s and budget k, on held-out noise: `rms/searched/nfe<k>`, `rms/best_fixed/nfe<k>`,
+    `gain/nfe<k>` (1 - their ratio), `gain/smallest`, and the medians over samples `median/searched|best_fixed/nfe<k>`;
+    on held-in noise `rms_held_in/searched|best_fixed/nfe<k>`. The names are those of the first space; for every
+    further space they end in its name (`rms/searched_<s>/nfe<k>`, `gain_<s>/nfe<k>`, ...).
+    The schedules are written to `schedules/<s>_nfe<k>.yaml` in the run folder, statistics to `schedules/ems.pt`.
 
     Args:
         nfe: Budgets of evaluations.
-        predictions: Of "noise", "data", "v3"; for the search and the fixed schedules alike.
-        evaluations: Schedules to evaluate for each budget, the fixed ones included.
+        spaces: Name -> predictions, of "noise", "data" and "v3", which needs model statistics.
+        evaluations: Schedules to evaluate in each search.
         candidates: Children made for each one evaluated, ranked by a learned predictor; 1 works without it.
         held_in, held_out: Trajectories searched on and judged by.
         s0: Standard deviation of the mixture's components.
@@ -76,40 +72,45 @@ class ScheduleSearch(Study):
         reference_steps: Of the exact trajectories.
         seed: Of the search and of all noise.
         cache: Folder for exact trajectories and statistics; None is `generative` in the data folder.
-        fast: One budget, few trajectories and evaluations, data prediction only, no cache.
+        fast: One budget, the first space, few trajectories and evaluations, no cache.
     """
 
     def __init__(
         self,
+        spaces: Mapping[str, Sequence[str]],
         nfe: Sequence[int] = (5, 8, 10),
-        predictions: Sequence[str] = PREDICTIONS,
-        evaluations: int = 1600,
+        evaluations: int = 1500,
         candidates: int = 16,
-        held_in: int = 192,
-        held_out: int = 256,
+        held_in: int = 2048,
+        held_out: int = 1024,
         s0: float = 0.3,
         statistics_points: int = 241,
         statistics_samples: int = 512,
-        reference_steps: int = 500,
+        reference_steps: int = 300,
         seed: int = 0,
         cache: str | None = None,
         fast: bool = False,
     ) -> None:
         super().__init__()
-        unknown = [name for name in predictions if name not in PREDICTIONS]
-        if unknown or not predictions:
-            raise ValueError(f"predictions must be some of {', '.join(PREDICTIONS)}; got {list(predictions)}")
-        if min(nfe) < 1 or held_in < 1 or held_out < 1:
-            raise ValueError(f"nfe, held_in and held_out must be at least 1; got {list(nfe)}, {held_in}, {held_out}")
+        for name, predictions in spaces.items():
+            if not predictions or not set(predictions) <= set(PREDICTIONS):
+                raise ValueError(f"spaces.{name} must hold some of {', '.join(PREDICTIONS)}; got {list(predictions)}")
+        if not spaces or min(nfe) < 1 or min(held_in, held_out) < 1:
+            raise ValueError(
+                f"a space, and nfe, held_in and held_out of at least 1 are needed; got {list(spaces)}, {list(nfe)}, "
+                f"{held_in}, {held_out}"
+            )
+        kept = list(spaces.items())[: 1 if fast else None]
+        self.spaces = {name: tuple(predictions) for name, predictions in kept}
         self.nfe = tuple(nfe)[:1] if fast else tuple(nfe)
-        self.predictions = ("data",) if fast else tuple(predictions)
-        self.evaluations = 170 if fast else evaluations
+        self.evaluations = 40 if fast else evaluations
         self.candidates = candidates
         self.held_in, self.held_out = (8, 8) if fast else (held_in, held_out)
         self.s0, self.seed = s0, seed
         self.statistics = (statistics_points, statistics_samples)
         self.reference_steps = 100 if fast else reference_steps
         self.cache = None if fast else Path(cache) if cache else data_dir() / "generative"
+        self.fast = fast
 
     @torch.no_grad()
     def study(self) -> dict[str, float]:
@@ -122,51 +123,43 @@ class ScheduleSearch(Study):
         exact = cached_reference(mixture, y, ends, self.reference_steps, self.cache, identity, progress=True)[-1]
 
         ems = None
-        if "v3" in self.predictions:
+        if any("v3" in predictions for predictions in self.spaces.values()):
             examples = mixture.sample(4096, torch.Generator(self.device).manual_seed(self.seed))
-            problem = Problem(mixture, SIGMA_MAX, SIGMA_MIN, examples, cache=self.cache, seed=self.seed)
+            problem = Problem(
+                mixture, SIGMA_MAX, SIGMA_MIN, examples, cache=self.cache, fast=self.fast, seed=self.seed
+            )
             ems = problem_statistics(problem, *self.statistics)
             ems.save(self.run_dir / "schedules" / "ems.pt")
-        inside, outside = (
-            TrajectoryObjective(mixture, y[part], exact[part], ems)
-            for part in (slice(self.held_in), slice(self.held_in, None))
-        )
-        budgets = {nfe: self._search(nfe, inside, outside) for nfe in self.nfe}
-        for nfe, budget in budgets.items():
-            budget.result.schedule.save(self.run_dir / "schedules" / f"nfe{nfe}.yaml")
-        self.save_figure("schedule_search", schedule_search_figure(budgets))
-        return self._metrics(budgets)
+        everything = TrajectoryObjective(mixture, y, exact, ems)
+        inside, outside = everything.part(slice(self.held_in)), everything.part(slice(self.held_in, None))
+        results = {
+            space: {nfe: self._search(space, nfe, inside, outside) for nfe in self.nfe} for space in self.spaces
+        }
+        self.save_figure("schedule_search", schedule_search_figure(results))
+        return self._metrics(results)
 
-    def _search(self, nfe: int, inside: TrajectoryObjective, outside: TrajectoryObjective) -> Budget:
-        fixed = fixed_schedules(nfe, SIGMA_MAX, SIGMA_MIN, self.predictions)
-        scores = {name: outside(schedule) for name, schedule in tqdm(fixed.items(), f"fixed schedules, NFE {nfe}")}
-        best = min(scores, key=scores.__getitem__)
-        classical = [score for name, score in scores.items() if not fixed[name].needs_ems]
-        space = SearchSpace(nfe, self.predictions, candidates=self.candidates)
-        rng = np.random.default_rng((self.seed, nfe))
-        evaluations = max(self.evaluations, len(fixed))
-        result = search_schedule(inside, fixed, space, evaluations, rng, progress=True)
-        return Budget(
-            result,
-            outside.errors(result.schedule).cpu(),
-            best,
-            outside.errors(fixed[best]).cpu(),
-            result.history[result.initial - 1],
-            min(classical, default=None),
-        )
+    def _search(self, name: str, nfe: int, inside: TrajectoryObjective, outside: TrajectoryObjective) -> Judged:
+        space = SearchSpace(nfe, self.spaces[name], candidates=self.candidates)
+        generator = np.random.default_rng((self.seed, nfe))
+        found = find_schedule(inside, SIGMA_MAX, SIGMA_MIN, space, self.evaluations, generator, progress=True)
+        found.schedule.save(self.run_dir / "schedules" / f"{name}_nfe{nfe}.yaml")
+        fixed = {name: outside.errors(schedule).cpu() for name, (schedule, _) in found.finalists.items()}
+        best = min(fixed, key=lambda name: rms(fixed[name]))
+        return Judged(found, outside.errors(found.schedule).cpu(), best, fixed[best])
 
     @staticmethod
-    def _metrics(budgets: dict[int, Budget]) -> dict[str, float]:
+    def _metrics(results: Mapping[str, Mapping[int, Judged]]) -> dict[str, float]:
         metrics: dict[str, float] = {}
-        for nfe, budget in budgets.items():
-            metrics[f"rms/searched/nfe{nfe}"] = rms(budget.searched)
-            metrics[f"rms/best_fixed/nfe{nfe}"] = rms(budget.fixed)
-            if budget.classical is not None:
-                metrics[f"rms/best_classical/nfe{nfe}"] = budget.classical
-            metrics[f"gain/nfe{nfe}"] = 1 - rms(budget.searched) / rms(budget.fixed)
-            metrics[f"median/searched/nfe{nfe}"] = budget.searched.median().item()
-            metrics[f"median/best_fixed/nfe{nfe}"] = budget.fixed.median().item()
-            metrics[f"rms_held_in/searched/nfe{nfe}"] = budget.result.score
-            metrics[f"rms_held_in/best_fixed/nfe{nfe}"] = budget.fixed_held_in
-        metrics["gain/smallest"] = min(metrics[f"gain/nfe{nfe}"] for nfe in budgets)
+        for index, (space, budgets) in enumerate(results.items()):
+            end = f"_{space}" if index else ""
+            for nfe, judged in budgets.items():
+                held_in = min(score for _, score in judged.found.finalists.values())
+                metrics[f"rms/searched{end}/nfe{nfe}"] = rms(judged.searched)
+                metrics[f"rms/best_fixed{end}/nfe{nfe}"] = rms(judged.fixed)
+                metrics[f"gain{end}/nfe{nfe}"] = judged.gain
+                metrics[f"median/searched{end}/nfe{nfe}"] = judged.searched.median().item()
+                metrics[f"median/best_fixed{end}/nfe{nfe}"] = judged.fixed.median().item()
+                metrics[f"rms_held_in/searched{end}/nfe{nfe}"] = judged.found.score
+                metrics[f"rms_held_in/best_fixed{end}/nfe{nfe}"] = held_in
+            metrics[f"gain{end}/smallest"] = min(judged.gain for judged in budgets.values())
         return metrics

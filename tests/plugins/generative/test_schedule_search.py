@@ -16,7 +16,9 @@ from plugins.generative.solvers.schedule_search import (
     SearchSpace,
     TrajectoryObjective,
     crossover,
+    find_schedule,
     fixed_schedules,
+    hard_subset,
     mutate,
     search_schedule,
 )
@@ -124,6 +126,31 @@ def test_search_repeats_under_a_seed(halves, candidates):
     assert runs[0] == runs[1] and runs[0].history != runs[2].history
     with torch.inference_mode():  # where a test stage runs
         assert search_schedule(held_in, start, space, 40, np.random.default_rng(3)) == runs[0]
+
+
+def test_a_hard_subset_stands_for_all_samples():
+    generator = torch.Generator().manual_seed(0)
+    squares = torch.rand(3, 400, generator=generator, dtype=torch.float64) * 1e-3
+    squares[:, ::50] += torch.tensor([1.0, 2.0, 4.0])[:, None]  # eight that stray
+    index, weights = hard_subset(squares, 20, 40, generator)
+    assert set(range(0, 400, 50)) <= set(index[:20].tolist()) and len(set(index.tolist())) == 60
+    assert weights.sum() == pytest.approx(1.0)
+    for row in squares:
+        assert (weights * row[index]).sum() == pytest.approx(row.mean().item(), rel=0.01)
+    with pytest.raises(ValueError, match="at most 400"):
+        hard_subset(squares, 300, 200)
+
+
+def test_the_whole_procedure_chooses_on_all_held_in_samples(halves):
+    held_in, held_out = halves
+    space = SearchSpace(4, candidates=2)
+    found = find_schedule(held_in, MAX, MIN, space, 60, np.random.default_rng(0), finalists=6, subset=32)
+    assert len(found.finalists) == 6 and found.search.initial == 6 and len(found.search.history) == 60
+    assert found.score == pytest.approx(held_in(found.schedule), rel=1e-12)
+    for schedule, score in found.finalists.values():
+        assert score == pytest.approx(held_in(schedule), rel=1e-9) and score >= found.score
+    assert all(held_in(schedule) >= found.score for schedule in found.search.leaders)
+    assert held_out(found.schedule) < max(held_out(schedule) for schedule, _ in found.finalists.values())
 
 
 def test_the_predictor_ranks_schedules_it_has_not_seen(halves):
