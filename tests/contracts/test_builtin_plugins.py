@@ -13,7 +13,7 @@ EXPERIMENTS = [name for plugin in BUILT_IN for name in testing.experiments(plugi
 
 
 def test_all_built_in_plugins_are_found_healthy():
-    assert {"generative", "liegroups", "state_space"} <= set(BUILT_IN)
+    assert {"equivariant", "generative", "liegroups", "motion", "state_space"} <= set(BUILT_IN)
     assert not [p for p in plugins.discover() if p.package.startswith("plugins.") and p.problem]
 
 
@@ -36,7 +36,7 @@ def test_contract(experiment, tmp_path, monkeypatch):
 def test_mathematics_knows_nothing_of_hydra_or_lightning(plugin):
     """Only the wiring (modules, data, studies, figures) may import the framework, Lightning or Hydra."""
     (found,) = [p for p in plugins.discover() if p.name == plugin]
-    wiring = ("modules", "data", "studies", "figures", "tasks", "ema")
+    wiring = ("modules", "data", "studies", "figures", "tasks", "ema", "calculator")
     for path in sorted(found.location.rglob("*.py")):
         first = path.relative_to(found.location).parts[0].removesuffix(".py")
         if first.startswith(wiring):

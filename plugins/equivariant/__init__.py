@@ -1,0 +1,1 @@
+"""Equivariant SE(n) networks: weight sharing in position-orientation space, potentials and generation of molecules."""
