@@ -122,6 +122,16 @@ def test_pathfinder_data() -> None:
     assert batch["x"].shape == (4, 1024, 1) and batch["x"].min() >= -1 and batch["x"].max() == 1
 
 
+def test_pooled_images_are_averages_of_blocks() -> None:
+    sizes = {"train_size": 3, "val_size": 1, "test_size": 1, "contour_length": 3, "distractors": 0}
+    full, pooled = PathfinderData(1, **sizes), PathfinderData(1, pool=2, **sizes)
+    full.setup()
+    pooled.setup()
+    for (x, y), (small, label) in zip(full.sets["train"], pooled.sets["train"], strict=True):
+        blocks = x.reshape(16, 2, 16, 2).mean((1, 3)).flatten()
+        assert y == label and (blocks - small.flatten()).abs().max() <= 0.51 / 127.5
+
+
 def test_digits() -> None:
     data = DigitsData(64, repeat=4)
     data.setup()
@@ -241,6 +251,7 @@ def test_bad_settings() -> None:
         (lambda: ListOpsData(max_args=1), "max_args"),
         (lambda: PathfinderData(variant="path"), "variant"),
         (lambda: PathfinderData(contour_length=1), "contour_length"),
+        (lambda: PathfinderData(pool=5), "pool"),
         (lambda: RetrievalData(max_length=1), "max_length"),
     ):
         with pytest.raises(ValueError, match=message):

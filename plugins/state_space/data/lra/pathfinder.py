@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from plugins.state_space.data.cache import cached
@@ -275,6 +276,7 @@ class PathfinderData(SequenceData):
         variant: ``pathfinder`` (32×32, 1,024 steps) or ``pathx`` (128×128, 16,384 steps).
         train_size, val_size, test_size: numbers of images (160,000, 20,000 and 20,000 in the arena).
         contour_length, distractors: other numbers of dashes and distractors than the recipe's (an easier task).
+        pool: side of the blocks of pixels averaged into one; 2 makes the sequence four times shorter.
         generation_seed: of the images; image i depends on the seed and i alone.
         processes: that draw at the same time.
     """
@@ -288,6 +290,7 @@ class PathfinderData(SequenceData):
         test_size: int = 20_000,
         contour_length: int | None = None,
         distractors: int | None = None,
+        pool: int = 1,
         generation_seed: int = 0,
         processes: int = 1,
         workers: int = 0,
@@ -305,6 +308,9 @@ class PathfinderData(SequenceData):
             raise ValueError(
                 f"contour_length >= 2 and distractors >= 0 are needed, not {contour_length} and {distractors}"
             )
+        if pool < 1 or self.recipe.window % pool:
+            raise ValueError(f"pool must divide the image's side, {self.recipe.window}; got {pool}")
+        self.pool = pool
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}
         if fast:
             self.sizes = {"train": 4, "val": 2, "test": 2}
@@ -318,7 +324,10 @@ class PathfinderData(SequenceData):
         if self.sets:
             return
         stored, start = self._load(), 0
-        pixels = stored["images"].flatten(1)[..., None]
+        images = stored["images"]
+        if self.pool > 1:
+            images = F.avg_pool2d(images.float(), self.pool).round().to(torch.uint8)
+        pixels = images.flatten(1)[..., None]
         for name, size in self.sizes.items():
             part = slice(start, start + size)
             self.sets[name] = Sequences(pixels[part], stored["labels"][part], scale=1 / 127.5, shift=127.5)
