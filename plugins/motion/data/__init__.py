@@ -1,0 +1,19 @@
+"""Motion data: BVH archives and folders, HumanML3D's layout, stick figures; all give batches of normalised features."""
+
+from plugins.motion.data.bandai_namco import BandaiNamco
+from plugins.motion.data.bvh_folder import BVHFolder
+from plugins.motion.data.cache import cache_folder, cached
+from plugins.motion.data.clips import Clips, MotionSet, collate, tail_split
+from plugins.motion.data.module import MotionData
+
+__all__ = [
+    "BVHFolder",
+    "BandaiNamco",
+    "Clips",
+    "MotionData",
+    "MotionSet",
+    "cache_folder",
+    "cached",
+    "collate",
+    "tail_split",
+]
