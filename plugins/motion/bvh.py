@@ -147,7 +147,8 @@ def parse(text: str, stride: int = 1) -> tuple[Header, np.ndarray, float]:
         wanted = frames
     if values.size != wanted * header.width:
         raise ValueError(
-            f"{frames} frames of {header.width} channels need {wanted * header.width} numbers, the file has {values.size}"
+            f"{wanted} frames of {header.width} channels need {wanted * header.width} numbers, "
+            f"the file has {values.size}"
         )
     values = values.reshape(wanted, header.width)
     return header, values if len(lines) == frames else values[::stride], 1 / (frame_time * stride)

@@ -61,7 +61,7 @@ def join(clips: Sequence[Tensor], names: list[str], content: Tensor, style: Tens
 
 
 def tail_split(clips: Clips, fraction: float) -> tuple[list[int], list[int]]:
-    """Numbers of training and test clips: of every (content, style) cell the last by name, at least one, is for testing.
+    """Numbers of training and test clips: of every (content, style) cell the last by name, at least one, are for tests.
 
     Takes of one recording stand next to each other by number, so a split of single takes would test on near copies.
     A cell with one clip is for training alone.
@@ -122,7 +122,8 @@ class MotionSet(Dataset):
         if len(clips) and int(clips.lengths.min()) < unit_length:
             short = int(clips.lengths.argmin())
             raise ValueError(
-                f"clip {clips.names[short]!r} has {int(clips.lengths[short])} frames, less than unit_length={unit_length}"
+                f"clip {clips.names[short]!r} has {int(clips.lengths[short])} frames, "
+                f"less than unit_length={unit_length}"
             )
         empty = [clips.names[i] for i, own in enumerate(texts) if not len(own)]
         if empty:

@@ -73,8 +73,8 @@ class MotionData(pl.LightningDataModule):
         self.skeleton, self.fps = skeleton, fps
         self.contents, self.styles = tuple(contents), tuple(styles)
         self.prompts: Prompts = prompts_for(self.contents, self.styles)
-        # the published sign of the hips is noise on bodies whose hips are nearly as wide as their shoulders
-        self.representation: Essential = REPRESENTATIONS[representation](skeleton, compatible=False)
+        # the published quirks serve published data; the heading is smoothed over one second, as there
+        self.representation: Essential = REPRESENTATIONS[representation](skeleton, compatible=False, smooth=fps)
         self.text, self.frames, self.unit_length = text, frames, unit_length
         self.batch_size, self.test_fraction, self.mirror = batch_size, test_fraction, mirror
         self.workers, self.fast = workers, fast

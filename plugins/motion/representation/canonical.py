@@ -10,29 +10,27 @@ from plugins.motion.rotations import quaternion_between, quaternion_rotate
 from plugins.motion.skeletons import Skeleton
 
 
-def canonicalize(positions: Tensor, skeleton: Skeleton) -> Tensor:
+def canonicalize(positions: Tensor, skeleton: Skeleton, forward: Tensor | None = None) -> Tensor:
     """Positions (…, T, J, 3) with the lowest joint of the clip at y = 0, the root starting at x = z = 0, and the body
-    facing +z in its first frame (Guo et al. 2022)."""
+    facing +z in its first frame (Guo et al. 2022).
+
+    Args:
+        forward: (…, 3) what counts as the direction faced; that of the first frame when omitted.
+    """
     origin = torch.stack([positions[..., 0, 0, 0], positions[..., 1].amin((-1, -2)), positions[..., 0, 0, 2]], -1)[
         ..., None, None, :
     ]
     positions = positions - origin
-    turn = quaternion_between(heading(positions[..., 0, :, :], skeleton), positions.new_tensor([0.0, 0.0, 1.0]))
+    if forward is None:
+        forward = heading(positions[..., 0, :, :], skeleton)
+    turn = quaternion_between(forward, positions.new_tensor([0.0, 0.0, 1.0]))
     return quaternion_rotate(turn[..., None, None, :], positions)
 
 
-def facing_rotations(positions: Tensor, skeleton: Skeleton, smooth: float = 20.0, compatible: bool = True) -> Tensor:
-    """Yaw quaternions (…, T, 4) that turn the body of every frame of positions (…, T, J, 3) to face +z.
-
-    The heading is smoothed over time by a Gaussian; the first frame's is the identity, as the motion is canonical.
-
-    Args:
-        smooth: standard deviation in frames; 0 for none.
-        compatible: the hips enter the heading with the opposite sign, as in the published data.
-    """
-    forward = heading(positions, skeleton, flipped_hips=compatible)
-    forward = gaussian_smooth(forward, smooth)
-    root = quaternion_between(forward, positions.new_tensor([0.0, 0.0, 1.0]))
+def facing_rotations(forward: Tensor) -> Tensor:
+    """Yaw quaternions (…, T, 4) that turn directions (…, T, 3) to +z; the first is the identity, as a motion in
+    canonical form starts by facing +z."""
+    root = quaternion_between(forward, forward.new_tensor([0.0, 0.0, 1.0]))
     first = torch.zeros_like(root[..., :1, :])
     first[..., 0] = 1
     return torch.cat([first, root[..., 1:, :]], -2)

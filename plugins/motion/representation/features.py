@@ -8,8 +8,8 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from plugins.motion.kinematics import chain_fk, chain_ik
-from plugins.motion.representation.canonical import canonicalize, facing_rotations
+from plugins.motion.kinematics import chain_fk, chain_ik, heading
+from plugins.motion.representation.canonical import canonicalize, facing_rotations, gaussian_smooth
 from plugins.motion.rotations import (
     matrix_to_quaternion,
     matrix_to_sixd,
@@ -33,9 +33,10 @@ class Essential:
 
     Args:
         skeleton: with ``face_joints``.
-        compatible: as the published data has it. The hips enter the smoothed heading with the opposite sign, and where
+        compatible: as the published data has it: the hips enter the smoothed heading with the opposite sign; the first
+            frame faces +z by its own heading, not by the smoothed one, which makes the first turn a jump; and where
             the heading passes the back (±180°) that turn has the wrong sign, so that ``decode`` is off by it. False
-            repairs both.
+            repairs all three.
         smooth: standard deviation in frames of the heading's Gaussian smoothing.
 
     Raises:
@@ -72,10 +73,17 @@ class Essential:
         Raises:
             ValueError: the shape does not fit the skeleton, or there are fewer than 2 frames.
         """
+        motion = self.canonicalize(positions.double())
+        forward = gaussian_smooth(heading(motion, self.skeleton, flipped_hips=self.compatible), self.smooth)
+        return self._encode(motion, facing_rotations(forward)).to(positions.dtype)
+
+    def canonicalize(self, positions: Tensor) -> Tensor:
+        """The motion (…, T, J, 3) that ``decode(encode(positions))`` gives, with its last frame."""
         self._check_positions(positions)
-        motion = canonicalize(positions.double(), self.skeleton)
-        root = facing_rotations(motion, self.skeleton, self.smooth, self.compatible)
-        return self._encode(motion, root).to(positions.dtype)
+        if self.compatible:
+            return canonicalize(positions, self.skeleton)
+        forward = gaussian_smooth(heading(positions, self.skeleton), self.smooth)
+        return canonicalize(positions, self.skeleton, forward[..., 0, :])
 
     def decode(self, features: Tensor) -> Tensor:
         """Positions (…, T, J, 3) of features (…, T, D), from the origin and facing +z; sums in float64.

@@ -106,8 +106,8 @@ class Clip:
                 self._model = CLIPTextModelWithProjection.from_pretrained(self.model).eval().requires_grad_(False)
         except OSError as error:
             raise OSError(
-                f"CLIP's weights {self.model!r} are not here and could not be fetched: give Clip(model=FOLDER) a folder "
-                f"that holds them, or use another encoder, such as minilm ({str(error).splitlines()[0]})"
+                f"CLIP's weights {self.model!r} are not here and could not be fetched: give Clip(model=FOLDER) a "
+                f"folder that holds them, or use another encoder, such as minilm ({str(error).splitlines()[0]})"
             ) from error
         if self._model.config.projection_dim != self.dim:
             raise ValueError(

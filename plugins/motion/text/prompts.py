@@ -7,24 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 
 # each phrase is (who, what); the last of every list is for testing alone
 STYLES: dict[str, tuple[str, ...]] = {
-    "active": ("an energetic person", "a person full of energy", "a lively person", "a very active person"),
-    "elderly": ("an elderly person", "an old person", "a frail senior", "somebody of great age"),
-    "exhausted": ("an exhausted person", "a very tired person", "a weary person", "somebody who is worn out"),
-    "feminine": (
-        "a person with a feminine manner",
-        "a person moving femininely",
-        "a woman",
-        "someone with a womanly air",
-    ),
-    "masculine": (
-        "a person with a masculine manner",
-        "a person moving in a manly way",
-        "a man",
-        "someone with a macho air",
-    ),
-    "normal": ("a person", "someone", "a human", "somebody"),
-    "youthful": ("a youthful person", "a young person", "a teenager", "somebody in their youth"),
-}
+    "active": ("an energetic person", "a person full of energy", "a lively person", "a vigorous person",
+               "an active person"),
+    "elderly": ("an elderly person", "an old person", "a frail senior", "an aged person", "a very old person"),
+    "exhausted": ("an exhausted person", "a very tired person", "a weary person", "a fatigued person",
+                  "a worn-out person"),
+    "feminine": ("a person with a feminine manner", "a woman", "a female person", "a feminine person",
+                 "a person moving like a woman"),
+    "masculine": ("a person with a masculine manner", "a man", "a male person", "a masculine person",
+                  "a person moving like a man"),
+    "normal": ("a person", "someone", "a human", "an ordinary person", "somebody"),
+    "youthful": ("a youthful person", "a young person", "a teenager", "an adolescent", "a person in their youth"),
+}  # fmt: skip
 CONTENTS: dict[str, tuple[str, ...]] = {
     "raise-up-both-hands": (
         "raises both hands",
