@@ -1,0 +1,36 @@
+"""The block that mixes channels around a depthwise convolution."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from plugins.equivariant.layers.activation import GELU
+
+
+class ConvNextBlock(nn.Module):
+    """x + s * Linear(GELU(Linear(LayerNorm(conv(x))))), with the norm over channels (Liu et al., CVPR 2022).
+
+    Args:
+        conv: depthwise convolution, called with x and whatever else the block is called with.
+        channels: C.
+        widening: hidden width over C.
+        layer_scale: initial value of the learnt scale s of each channel; no scale when None.
+    """
+
+    def __init__(self, conv: nn.Module, channels: int, widening: int = 4, layer_scale: float | None = None) -> None:
+        super().__init__()
+        self.conv = conv
+        self.norm = nn.LayerNorm(channels)
+        self.widen = nn.Linear(channels, widening * channels)
+        self.activation = GELU()
+        self.narrow = nn.Linear(widening * channels, channels)
+        self.scale = None if layer_scale is None else nn.Parameter(torch.full((channels,), float(layer_scale)))
+
+    def forward(self, x: Tensor, *conv_args: object) -> Tensor:
+        return x + self.mix(self.conv(x, *conv_args))
+
+    def mix(self, y: Tensor) -> Tensor:
+        """What the block adds to its input, given the convolution's output."""
+        y = self.narrow(self.activation(self.widen(self.norm(y))))
+        return y if self.scale is None else y * self.scale

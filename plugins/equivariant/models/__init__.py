@@ -1,0 +1,6 @@
+"""Networks from graphs to node-level scalars and vectors, all built and called in the same way."""
+
+from plugins.equivariant.models.egnn import EGNN
+from plugins.equivariant.models.ponita import PONITA
+
+__all__ = ["EGNN", "PONITA"]

@@ -1,0 +1,201 @@
+"""PONITA: convolutional networks on position-orientation space, and PNITA, their point-cloud variant."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from plugins.equivariant.bases.mlp import KernelMLP
+from plugins.equivariant.geometry.cutoff import PolynomialCutoff
+from plugins.equivariant.geometry.frames import equivariant_frames
+from plugins.equivariant.geometry.grids import OrientationGrid, make_grid
+from plugins.equivariant.geometry.invariants import ATTRIBUTES, fiber_attributes, grid_attributes, position
+from plugins.equivariant.geometry.norms import safe_norm
+from plugins.equivariant.geometry.rotations import random_rotations
+from plugins.equivariant.graphs import Graph
+from plugins.equivariant.layers.conv import PositionOrientationConv
+from plugins.equivariant.layers.convnext import ConvNextBlock
+from plugins.equivariant.layers.messages import Messages
+from plugins.equivariant.models.checks import check_graph, check_sizes
+from plugins.equivariant.readout.vectors import PairVectors
+
+FRAMES = ("fixed", "random", "graph")
+READOUTS = ("all", "last")
+
+
+class PONITA(nn.Module):
+    """Features on R^n x S^(n-1), sampled on a grid of orientations (Bekkers et al., ICLR 2024).
+
+    Args:
+        n: 2 or 3.
+        in_scalars, in_vectors: node features; a vector v enters as its components v.n along the orientations.
+        out_scalars, out_vectors: means over orientations of f, and of f n.
+        hidden, layers: channels C and number of blocks.
+        radius: where the smooth window on distances closes; None for no window.
+        orientations: O; 0 gives PNITA, the network on R^n, whose kernels see distances only.
+        basis_dim: functions of the kernel basis; `hidden` when omitted.
+        max_order: of the monomials of the attributes.
+        attributes: "ponita" or "universal", see geometry.invariants.
+        smooth: with "ponita" in 3D, the squared perpendicular distance, whose forces have no kinks.
+        grid: name, see geometry.make_grid.
+        quadrature: weigh the orientations, see geometry.quadrature_weights.
+        frames: how the grid stands: "fixed"; "random", turned anew for each graph in each forward pass; "graph",
+            carried by each cloud (exactly equivariant, not continuous: see geometry.equivariant_frames).
+        widening, layer_scale: of the blocks.
+        readouts: "all" blocks' outputs averaged, or the "last" alone.
+
+    Equivariance: translations and permutations always; rotations and reflections exactly when the grid is turned too
+    or they are symmetries of the grid, else up to the grid's resolution. PNITA: E(n), exactly.
+    """
+
+    def __init__(
+        self,
+        n: int = 3,
+        in_scalars: int = 1,
+        in_vectors: int = 0,
+        out_scalars: int = 1,
+        out_vectors: int = 0,
+        hidden: int = 64,
+        layers: int = 4,
+        radius: float | None = None,
+        orientations: int = 12,
+        basis_dim: int | None = None,
+        max_order: int = 3,
+        attributes: str = "ponita",
+        smooth: bool = False,
+        grid: str = "auto",
+        quadrature: bool = False,
+        frames: str = "fixed",
+        widening: int = 4,
+        layer_scale: float | None = None,
+        readouts: str = "all",
+    ) -> None:
+        super().__init__()
+        basis_dim = basis_dim or hidden
+        check_sizes(in_scalars=in_scalars, hidden=hidden, layers=layers, basis_dim=basis_dim, max_order=max_order)
+        if orientations < 0:
+            raise ValueError(f"orientations must be 0 (none) or the size of a grid, not {orientations}")
+        for name, value, known in (
+            ("attributes", attributes, ATTRIBUTES),
+            ("frames", frames, FRAMES),
+            ("readouts", readouts, READOUTS),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+        self.n, self.in_scalars, self.in_vectors = n, in_scalars, in_vectors
+        self.out_scalars, self.out_vectors = out_scalars, out_vectors
+        self.attributes, self.smooth, self.frames, self.readouts = attributes, smooth, frames, readouts
+        self._calibrating = False
+        self.grid = OrientationGrid(make_grid(grid, orientations, n, quadrature)) if orientations else None
+        fiber_attrs = 2 if attributes == "universal" and n == 2 else 1
+        self.spatial_basis = KernelMLP(2 if orientations else 1, hidden, basis_dim, max_order)
+        self.fiber_basis = KernelMLP(fiber_attrs, hidden, basis_dim, max_order) if orientations else None
+        self.cutoff = None if radius is None else PolynomialCutoff(radius)
+        self.embed = nn.Linear(in_scalars + in_vectors, hidden, bias=False)
+        self.blocks = nn.ModuleList(
+            ConvNextBlock(
+                PositionOrientationConv(hidden, basis_dim, basis_dim if orientations else 0),
+                hidden,
+                widening,
+                layer_scale,
+            )
+            for _ in range(layers)
+        )
+        outputs = out_scalars + (out_vectors if orientations else 0)
+        count = layers if readouts == "all" else 1
+        self.heads = nn.ModuleList(nn.Linear(hidden, outputs) for _ in range(count))
+        self.vector_readout = (
+            PairVectors(hidden, basis_dim, in_vectors, out_vectors) if out_vectors and not orientations else None
+        )
+
+    def forward(self, graph: Graph, frames: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Scalars (N, S) and vectors (N, V, n).
+
+        Args:
+            graph: the batch.
+            frames: (G, n, n) rotations that turn the grid of each graph, in place of what the option `frames` says.
+        """
+        check_graph(graph, self.n, self.in_scalars, self.in_vectors)
+        if self.grid is None:
+            return self._points(graph)
+        frames = self._frames(graph) if frames is None else frames
+        rel, vec = graph.relative(), graph.vec
+        if frames is not None:
+            mine = frames.index_select(0, graph.batch)
+            rel = (rel[:, None] @ mine.index_select(0, graph.edge_index[1]))[:, 0]
+            vec = None if vec is None else vec @ mine
+        points = self.grid.points.to(rel)
+        messages = Messages.build(rel, graph.edge_index, len(graph.pos), graph.paired and self.grid.antipodal)
+        basis = self._windowed(self.spatial_basis(self._attributes(messages.rel, points)), messages.rel)
+        own = self.spatial_basis(self._attributes(rel.new_zeros(1, self.n), points[:1]))
+        fiber = self.fiber_basis(fiber_attributes(points[:, None], points[None], self.attributes))
+        fiber = fiber * self.grid.weights.to(fiber)[:, None]
+        x = graph.x[:, None].expand(-1, len(points), -1)
+        if vec is not None:
+            x = torch.cat([x, (vec @ points.T).transpose(1, 2)], -1)
+        out, _ = self._blocks(self.embed(x), messages, basis, own, fiber)
+        out = out * self.grid.weights.to(out)[:, None]
+        vectors = torch.einsum("nov,od->nvd", out[..., self.out_scalars :], points)
+        if frames is not None:
+            vectors = vectors @ mine.transpose(1, 2)
+        return out[..., : self.out_scalars].sum(1), vectors
+
+    def _points(self, graph: Graph) -> tuple[Tensor, Tensor]:
+        """The network on R^n: features (N, 1, C)."""
+        rel = graph.relative()
+        messages = Messages.build(rel, graph.edge_index, len(graph.pos), graph.paired)
+        basis = self._windowed(self.spatial_basis(position(messages.rel))[:, None], messages.rel)
+        own = self.spatial_basis(rel.new_zeros(1, 1, 1))
+        x = graph.x if graph.vec is None else torch.cat([graph.x, safe_norm(graph.vec)], -1)
+        out, x = self._blocks(self.embed(x)[:, None], messages, basis, own, None)
+        scalars = out[:, 0, : self.out_scalars]
+        if self.vector_readout is None:
+            return scalars, rel.new_zeros(len(x), 0, self.n)
+        return scalars, self.vector_readout(x[:, 0], basis[:, 0], messages, graph.vec)
+
+    @torch.no_grad()
+    def calibrate_(self, graph: Graph) -> PONITA:
+        """Rescale the kernels of all blocks, in order, so that on `graph` convolutions keep the standard deviation.
+
+        Deterministic in the weights and the batch, and equal on all ranks. Call it once, on a training batch, before
+        training; `calibrated` then says so, also after loading a state.
+        """
+        self._calibrating = True
+        try:
+            self(graph)
+        finally:
+            self._calibrating = False
+        return self
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether `calibrate_` has been called."""
+        return all(bool(block.conv.calibrated) for block in self.blocks)
+
+    def _frames(self, graph: Graph) -> Tensor | None:
+        if self.frames == "fixed":
+            return None
+        if self.frames == "random":
+            return random_rotations(graph.num_graphs, self.n, dtype=graph.pos.dtype, device=graph.pos.device)
+        if graph.shifts is not None:
+            raise ValueError("frames='graph' needs clouds without periodic images: choose 'fixed' or 'random'")
+        return equivariant_frames(graph.pos, graph.batch, graph.num_graphs)
+
+    def _attributes(self, rel: Tensor, points: Tensor) -> Tensor:
+        return grid_attributes(rel, points, self.attributes, self.smooth)
+
+    def _windowed(self, basis: Tensor, rel: Tensor) -> Tensor:
+        return basis if self.cutoff is None else basis * self.cutoff(safe_norm(rel))[:, None, None]
+
+    def _blocks(
+        self, x: Tensor, messages: Messages, basis: Tensor, own: Tensor, fiber: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Run the blocks; averaged read-outs (N, O, S + V) and the last features (N, O, C)."""
+        out = []
+        for k, block in enumerate(self.blocks):
+            if self._calibrating:
+                block.conv.calibrate_(x, messages, basis, own, fiber)
+            x = block(x, messages, basis, own, fiber)
+            if self.readouts == "all":
+                out.append(self.heads[k](x))
+        return torch.stack(out).mean(0) if out else self.heads[0](x), x
