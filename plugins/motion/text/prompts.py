@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
-# each phrase is (who, what); the last of every list is for testing alone
+# a sentence is who (a style) and what (a content); the last phrase of every list is for testing alone
 STYLES: dict[str, tuple[str, ...]] = {
-    "active": ("an energetic person", "a person full of energy", "a lively person", "a vigorous person",
-               "an active person"),
+    "active": ("an energetic person", "a person full of energy", "a lively person", "an active person",
+               "a very energetic person"),
     "elderly": ("an elderly person", "an old person", "a frail senior", "an aged person", "a very old person"),
-    "exhausted": ("an exhausted person", "a very tired person", "a weary person", "a fatigued person",
-                  "a worn-out person"),
+    "exhausted": ("an exhausted person", "a very tired person", "a weary person", "a worn-out person",
+                  "a fatigued person"),
     "feminine": ("a person with a feminine manner", "a woman", "a female person", "a feminine person",
                  "a person moving like a woman"),
     "masculine": ("a person with a masculine manner", "a man", "a male person", "a masculine person",
@@ -19,57 +19,34 @@ STYLES: dict[str, tuple[str, ...]] = {
     "normal": ("a person", "someone", "a human", "an ordinary person", "somebody"),
     "youthful": ("a youthful person", "a young person", "a teenager", "an adolescent", "a person in their youth"),
 }  # fmt: skip
+
+
+def _raising(hand: str, arm: str) -> tuple[str, ...]:
+    return (f"raises {hand}", f"lifts {arm} up", f"puts {hand} up in the air", f"holds {hand} up high",
+            f"is raising {arm}")  # fmt: skip
+
+
+def _waving(hand: str, arm: str) -> tuple[str, ...]:
+    return (f"waves {hand}", f"waves with {arm}", f"greets by waving {hand}", f"is waving with {hand}",
+            f"is waving {arm}")  # fmt: skip
+
+
+def _turning(side: str) -> tuple[str, ...]:
+    return (f"walks and turns {side}", f"turns to the {side} while walking", f"walks forward and then makes a {side} turn",
+            f"is walking round to the {side}", f"is walking and turning {side}")  # fmt: skip
+
+
 CONTENTS: dict[str, tuple[str, ...]] = {
-    "raise-up-both-hands": (
-        "raises both hands",
-        "lifts both arms up",
-        "puts both hands up in the air",
-        "is holding up both arms",
-    ),
-    "raise-up-left-hand": (
-        "raises the left hand",
-        "lifts the left arm up",
-        "puts the left hand up in the air",
-        "is holding up the left arm",
-    ),
-    "raise-up-right-hand": (
-        "raises the right hand",
-        "lifts the right arm up",
-        "puts the right hand up in the air",
-        "is holding up the right arm",
-    ),
-    "run": ("runs", "runs forward", "jogs straight ahead", "is running"),
-    "walk": ("walks", "walks forward", "strolls straight ahead", "is walking"),
-    "walk-turn-left": (
-        "walks and turns left",
-        "turns to the left while walking",
-        "walks forward and then makes a left turn",
-        "takes a few steps, turning left",
-    ),
-    "walk-turn-right": (
-        "walks and turns right",
-        "turns to the right while walking",
-        "walks forward and then makes a right turn",
-        "takes a few steps, turning right",
-    ),
-    "wave-both-hands": (
-        "waves both hands",
-        "waves with both arms",
-        "greets by waving both hands",
-        "is waving both arms",
-    ),
-    "wave-left-hand": (
-        "waves the left hand",
-        "waves with the left arm",
-        "greets by waving the left hand",
-        "is waving the left arm",
-    ),
-    "wave-right-hand": (
-        "waves the right hand",
-        "waves with the right arm",
-        "greets by waving the right hand",
-        "is waving the right arm",
-    ),
+    "raise-up-both-hands": _raising("both hands", "both arms"),
+    "raise-up-left-hand": _raising("the left hand", "the left arm"),
+    "raise-up-right-hand": _raising("the right hand", "the right arm"),
+    "run": ("runs", "runs forward", "jogs straight ahead", "is jogging", "is running"),
+    "walk": ("walks", "walks forward", "strolls straight ahead", "takes a walk", "is walking"),
+    "walk-turn-left": _turning("left"),
+    "walk-turn-right": _turning("right"),
+    "wave-both-hands": _waving("both hands", "both arms"),
+    "wave-left-hand": _waving("the left hand", "the left arm"),
+    "wave-right-hand": _waving("the right hand", "the right arm"),
 }
 
 
