@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from plugins.equivariant.layers.messages import Messages
+from plugins.equivariant.layers.transpose import channels_first, channels_last
 
 
 class PositionOrientationConv(nn.Module):
@@ -58,8 +59,8 @@ class PositionOrientationConv(nn.Module):
     def over_orientations(self, y: Tensor, fiber: Tensor) -> Tensor:
         """The second sum, (N, O, C), without bias."""
         assert self.fiber is not None
-        kernel = self.fiber(fiber).permute(2, 0, 1)
-        return torch.bmm(kernel, y.permute(2, 1, 0)).permute(2, 1, 0)
+        kernel = (self.fiber.weight @ fiber.flatten(0, 1).T).view(-1, *fiber.shape[:2])
+        return channels_last(torch.bmm(channels_first(y), kernel.transpose(1, 2)))
 
     @torch.no_grad()
     def calibrate_(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from plugins.equivariant.layers.activation import GELU
+from plugins.equivariant.layers.activation import gelu_linear
 
 
 class ConvNextBlock(nn.Module):
@@ -23,7 +23,6 @@ class ConvNextBlock(nn.Module):
         self.conv = conv
         self.norm = nn.LayerNorm(channels)
         self.widen = nn.Linear(channels, widening * channels)
-        self.activation = GELU()
         self.narrow = nn.Linear(widening * channels, channels)
         self.scale = None if layer_scale is None else nn.Parameter(torch.full((channels,), float(layer_scale)))
 
@@ -32,5 +31,5 @@ class ConvNextBlock(nn.Module):
 
     def mix(self, y: Tensor) -> Tensor:
         """What the block adds to its input, given the convolution's output."""
-        y = self.narrow(self.activation(self.widen(self.norm(y))))
+        (y,) = gelu_linear(self.widen(self.norm(y)), [self.narrow.weight], self.narrow.bias)
         return y if self.scale is None else y * self.scale

@@ -125,7 +125,8 @@ class PONITA(nn.Module):
             rel = (rel[:, None] @ mine.index_select(0, graph.edge_index[1]))[:, 0]
             vec = None if vec is None else vec @ mine
         points = self.grid.points.to(rel)
-        messages = Messages.build(rel, graph.edge_index, len(graph.pos), graph.paired and self.grid.antipodal)
+        mirrored = graph.paired and self.grid.antipodal
+        messages = Messages.build(rel, graph.edge_index, len(graph.pos), mirrored, orientations=True)
         basis = self._windowed(self.spatial_basis(self._attributes(messages.rel, points)), messages.rel)
         own = self.spatial_basis(self._attributes(rel.new_zeros(1, self.n), points[:1]))
         fiber = self.fiber_basis(fiber_attributes(points[:, None], points[None], self.attributes))
@@ -143,7 +144,7 @@ class PONITA(nn.Module):
     def _points(self, graph: Graph) -> tuple[Tensor, Tensor]:
         """The network on R^n: features (N, 1, C)."""
         rel = graph.relative()
-        messages = Messages.build(rel, graph.edge_index, len(graph.pos), graph.paired)
+        messages = Messages.build(rel, graph.edge_index, len(graph.pos), graph.paired, orientations=False)
         basis = self._windowed(self.spatial_basis(position(messages.rel))[:, None], messages.rel)
         own = self.spatial_basis(rel.new_zeros(1, 1, 1))
         x = graph.x if graph.vec is None else torch.cat([graph.x, safe_norm(graph.vec)], -1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from plugins.equivariant.graphs import Graph, scatter_sum
+from plugins.equivariant.layers.activation import without_parameter_gradients
 
 
 def pool(node_values: Tensor, batch: Tensor, num_graphs: int) -> Tensor:
@@ -35,8 +36,9 @@ def energy_and_forces(
         energy = pool(scalars[:, 0], graph.batch, graph.num_graphs)
         if not energy.requires_grad:
             return energy, torch.zeros_like(pos)
-        (gradient,) = torch.autograd.grad(
-            energy.sum(), pos, create_graph=create_graph, allow_unused=True, materialize_grads=True
-        )
+        with without_parameter_gradients():
+            (gradient,) = torch.autograd.grad(
+                energy.sum(), pos, create_graph=create_graph, allow_unused=True, materialize_grads=True
+            )
     forces = -gradient
     return (energy, forces) if create_graph else (energy.detach(), forces.detach())

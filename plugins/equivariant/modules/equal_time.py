@@ -1,0 +1,186 @@
+"""Several networks in one run, each trained for the same time, or for the same number of steps."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from plugins.generative.ema import power_exponent
+
+
+class EqualTime(pl.LightningModule):
+    """Trains every network until its budget is used up; a subclass says what the loss is.
+
+    With ``time_budget_s`` each batch goes to the network that has had the least training time so far, so that the
+    networks share whatever the machine gives, and its load falls on all of them alike. Only the training itself is
+    counted (forward, backward, optimiser, averaging), by the wall clock. Such a run depends on the machine: with
+    ``steps`` instead, every batch trains every network and the run is reproducible bit for bit. Under DDP the
+    processes agree on the mean of their times; use ``strategy=ddp_find_unused_parameters_true``.
+
+    The learning rate rises linearly, then falls to zero like a cosine, over the network's own budget. Evaluation uses
+    averaged weights (the power-function profile of Karras et al. 2024).
+
+    Args:
+        networks: name → constructor; each is built from the same seed.
+        time_budget_s: training seconds of each network.
+        steps: optimiser steps of each network; exactly one of the two is given.
+        lr: peak learning rate, for all networks or by name.
+        weight_decay: decoupled, on matrices only.
+        warmup: fraction of the budget with a rising rate, in [0, 1).
+        clip: largest gradient norm of a network, or None.
+        ema_width: width of the averaging window relative to the training so far, or None for the last weights.
+        seed: of the initial weights.
+        fast: two steps of each network in place of the budget.
+
+    Logs ``train/loss/<name>``, ``train/steps/<name>`` and ``train/seconds/<name>``.
+    """
+
+    def __init__(
+        self,
+        networks: Mapping[str, Callable[[], nn.Module]],
+        time_budget_s: float | None = None,
+        steps: int | None = None,
+        lr: float | Mapping[str, float] = 1e-3,
+        weight_decay: float = 0.0,
+        warmup: float = 0.02,
+        clip: float | None = 0.5,
+        ema_width: float | None = 0.05,
+        seed: int = 0,
+        fast: bool = False,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        if not networks:
+            raise ValueError("networks must name at least one network")
+        if fast:
+            time_budget_s, steps = None, 2
+        if (time_budget_s is None) == (steps is None):
+            raise ValueError("give either time_budget_s or steps, the budget of each network")
+        if (time_budget_s or steps or 0) <= 0:
+            raise ValueError(f"the budget must be positive, not {time_budget_s or steps}")
+        if not 0 <= warmup < 1:
+            raise ValueError(f"warmup must lie in [0, 1), not {warmup}")
+        rates = dict(lr) if isinstance(lr, Mapping) else dict.fromkeys(networks, lr)
+        if missing := set(networks) - set(rates):
+            raise ValueError(f"lr names no rate for {', '.join(sorted(missing))}")
+        self.names = list(networks)
+        self.networks = nn.ModuleDict()
+        for name, build in networks.items():
+            if "." in name or "/" in name:
+                raise ValueError(f"the name of a network must not hold '.' or '/': {name!r}")
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                self.networks[name] = self.wrap(build())
+        self.exponent = None if ema_width is None else power_exponent(ema_width)
+        self.averages = nn.ModuleDict() if self.exponent is None else copy.deepcopy(self.networks)
+        self.averages.requires_grad_(False)
+        self.rates, self.weight_decay, self.warmup, self.clip = rates, weight_decay, warmup, clip
+        self.time_budget_s, self.steps = time_budget_s, steps
+        self.register_buffer("seconds", torch.zeros(len(self.names), dtype=torch.float64))
+        self.register_buffer("taken", torch.zeros(len(self.names), dtype=torch.long))
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """What is trained, given a network as configured."""
+        return network
+
+    def augment(self, batch: Any) -> Any:
+        """A random transformation of a training batch; not counted as training time."""
+        return batch
+
+    def loss(self, network: nn.Module, batch: Any) -> Tensor:
+        """The training loss of one network, a scalar."""
+        raise NotImplementedError(f"{type(self).__name__} must define loss()")
+
+    def trained(self, name: str | None = None) -> nn.Module:
+        """The network to use, with averaged weights if there are any; the first when no name is given.
+
+        Raises:
+            ValueError: no network of that name.
+        """
+        name = name or self.names[0]
+        if name not in self.names:
+            raise ValueError(f"there is no network {name!r}; the run has {', '.join(self.names)}")
+        return (self.averages or self.networks)[name]
+
+    def forward(self, batch: Any, name: str | None = None) -> Any:
+        return self.trained(name)(batch)
+
+    def fractions(self) -> Tensor:
+        """The part of each network's budget that is used, in its order."""
+        if self.steps is not None:
+            return self.taken.double() / self.steps
+        return self.seconds / self.time_budget_s
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        batch = self.augment(batch)
+        used = self.fractions()
+        chosen = range(len(self.names)) if self.steps is not None else [int(used.argmin())]
+        for index in chosen:
+            self._train(index, float(used[index]), batch)
+        used = self.fractions()
+        self.log("train/done", used.min(), prog_bar=True, batch_size=1)
+        if bool((used >= 1).all()):
+            self.trainer.should_stop = True
+
+    def _train(self, index: int, used: float, batch: Any) -> None:
+        name = self.names[index]
+        network = self.networks[name]
+        optimizer = self.optimizers()
+        optimizer = optimizer[index] if isinstance(optimizer, list) else optimizer
+        for group in optimizer.param_groups:
+            group["lr"] = self.rates[name] * self._factor(used)
+        start = self._clock()
+        loss = self.loss(network, batch)
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), self.clip)
+        optimizer.step()
+        self.taken[index] += 1
+        self._average(name, int(self.taken[index]))
+        self.seconds[index] += float(self.trainer.strategy.reduce(torch.tensor(self._clock() - start), reduce_op="mean"))
+        self.log(f"train/loss/{name}", loss.detach(), batch_size=1)
+
+    def _factor(self, used: float) -> float:
+        if used < self.warmup:
+            # a first step at rate zero would be wasted
+            return max(used / self.warmup, 0.01)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (used - self.warmup) / (1 - self.warmup))))
+
+    def _clock(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # launches return before the work is done
+        return time.perf_counter()
+
+    @torch.no_grad()
+    def _average(self, name: str, n: int) -> None:
+        if self.exponent is None:
+            return
+        weight = 1 - (1 - 1 / n) ** (self.exponent + 1)
+        source, average = self.networks[name], self.averages[name]
+        torch._foreach_lerp_(list(average.parameters()), list(source.parameters()), weight)
+        for mine, theirs in zip(average.buffers(), source.buffers(), strict=True):
+            mine.copy_(theirs)
+
+    def on_train_epoch_end(self) -> None:
+        for name, seconds, taken in zip(self.names, self.seconds, self.taken, strict=True):
+            self.log(f"train/seconds/{name}", seconds.float())
+            self.log(f"train/steps/{name}", taken.float())
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        optimizers = []
+        for name, network in self.networks.items():
+            weights = [p for p in network.parameters() if p.requires_grad]
+            groups = [
+                {"params": [p for p in weights if p.ndim >= 2], "weight_decay": self.weight_decay},
+                {"params": [p for p in weights if p.ndim < 2], "weight_decay": 0.0},
+            ]
+            optimizers.append(torch.optim.AdamW(groups, lr=self.rates[name]))
+        return optimizers

@@ -1,0 +1,1 @@
+"""Studies: experiments without training, one a file."""
