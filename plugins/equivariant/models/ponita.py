@@ -38,6 +38,8 @@ class PONITA(nn.Module):
         attributes: "ponita" or "universal", see geometry.invariants.
         smooth: with "ponita" in 3D, the squared perpendicular distance, whose forces have no kinks.
         grid: name, see geometry.make_grid.
+        compress: length l; attributes and distances x are read as x / (1 + |r| / l), which stays below l however far
+            the pair, so that their powers do too. None reads them as they are.
         quadrature: weigh the orientations, see geometry.quadrature_weights.
         frames: how the grid stands: "fixed"; "random", turned anew for each graph in each forward pass; "graph",
             carried by each cloud (exactly equivariant, not continuous: see geometry.equivariant_frames).
@@ -63,6 +65,7 @@ class PONITA(nn.Module):
         max_order: int = 3,
         attributes: str = "ponita",
         smooth: bool = False,
+        compress: float | None = None,
         grid: str = "auto",
         quadrature: bool = False,
         frames: str = "fixed",
@@ -85,6 +88,9 @@ class PONITA(nn.Module):
         self.n, self.in_scalars, self.in_vectors = n, in_scalars, in_vectors
         self.out_scalars, self.out_vectors = out_scalars, out_vectors
         self.attributes, self.smooth, self.frames, self.readouts = attributes, smooth, frames, readouts
+        if compress is not None and compress <= 0:
+            raise ValueError(f"compress must be a positive length, not {compress}")
+        self.compress = compress
         self._calibrating = False
         self.grid = OrientationGrid(make_grid(grid, orientations, n, quadrature)) if orientations else None
         fiber_attrs = 2 if attributes == "universal" and n == 2 else 1
@@ -145,7 +151,8 @@ class PONITA(nn.Module):
         """The network on R^n: features (N, 1, C)."""
         rel = graph.relative()
         messages = Messages.build(rel, graph.edge_index, len(graph.pos), graph.paired, orientations=False)
-        basis = self._windowed(self.spatial_basis(position(messages.rel))[:, None], messages.rel)
+        rel_read = self._read(messages.rel)
+        basis = self._windowed(self.spatial_basis(position(rel_read))[:, None], messages.rel)
         own = self.spatial_basis(rel.new_zeros(1, 1, 1))
         x = graph.x if graph.vec is None else torch.cat([graph.x, safe_norm(graph.vec)], -1)
         out, x = self._blocks(self.embed(x)[:, None], messages, basis, own, None)
@@ -183,7 +190,10 @@ class PONITA(nn.Module):
         return equivariant_frames(graph.pos, graph.batch, graph.num_graphs)
 
     def _attributes(self, rel: Tensor, points: Tensor) -> Tensor:
-        return grid_attributes(rel, points, self.attributes, self.smooth)
+        return grid_attributes(self._read(rel), points, self.attributes, self.smooth)
+
+    def _read(self, rel: Tensor) -> Tensor:
+        return rel if self.compress is None else rel / (1 + safe_norm(rel) / self.compress)[..., None]
 
     def _windowed(self, basis: Tensor, rel: Tensor) -> Tensor:
         return basis if self.cutoff is None else basis * self.cutoff(safe_norm(rel))[:, None, None]

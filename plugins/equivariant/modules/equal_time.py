@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from plugins.equivariant.models import PONITA
 from plugins.generative.ema import power_exponent
 
 
@@ -132,6 +133,8 @@ class EqualTime(pl.LightningModule):
     def _train(self, index: int, used: float, batch: Any) -> None:
         name = self.names[index]
         network = self.networks[name]
+        if self.taken[index] == 0:
+            self._calibrate(network, batch)
         optimizer = self.optimizers()
         optimizer = optimizer[index] if isinstance(optimizer, list) else optimizer
         for group in optimizer.param_groups:
@@ -147,6 +150,17 @@ class EqualTime(pl.LightningModule):
         self._average(name, int(self.taken[index]))
         self.seconds[index] += float(self.trainer.strategy.reduce(torch.tensor(self._clock() - start), reduce_op="mean"))
         self.log(f"train/loss/{name}", loss.detach(), batch_size=1)
+
+    @torch.no_grad()
+    def _calibrate(self, network: nn.Module, batch: Any) -> None:
+        """Networks that set their scale by a first batch do so; all processes take the first one's."""
+        read = network.inputs(batch) if hasattr(network, "inputs") else batch
+        for module in network.modules():
+            if isinstance(module, PONITA):
+                module.calibrate_(read)
+        if self.trainer.world_size > 1:
+            for tensor in [*network.parameters(), *network.buffers()]:
+                torch.distributed.broadcast(tensor, 0)
 
     def _factor(self, used: float) -> float:
         if used < self.warmup:

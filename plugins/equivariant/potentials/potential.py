@@ -51,8 +51,11 @@ class Potential(nn.Module):
             graph: ``x`` (N, 1) atomic numbers.
             create_graph: keep the forces differentiable, as training needs.
         """
-        inputs = graph.replace(x=one_hot(graph.x, self.table), y={})
-        return energy_and_forces(self.network, inputs, create_graph)
+        return energy_and_forces(self.network, self.inputs(graph), create_graph)
+
+    def inputs(self, graph: Graph) -> Graph:
+        """The graph as the network reads it: ``x`` (N, species) indicators in place of (N, 1) atomic numbers."""
+        return graph.replace(x=one_hot(graph.x, self.table), y={})
 
     def targets(self, graph: Graph) -> tuple[Tensor, Tensor]:
         """The graph's own energies and forces in the units of ``scaled``."""
