@@ -32,8 +32,9 @@ def _waving(hand: str, arm: str) -> tuple[str, ...]:
 
 
 def _turning(side: str) -> tuple[str, ...]:
-    return (f"walks and turns {side}", f"turns to the {side} while walking", f"walks forward and then makes a {side} turn",
-            f"is walking round to the {side}", f"is walking and turning {side}")  # fmt: skip
+    return (f"walks and turns {side}", f"turns to the {side} while walking",
+            f"walks forward and then makes a {side} turn", f"is walking round to the {side}",
+            f"is walking and turning {side}")  # fmt: skip
 
 
 CONTENTS: dict[str, tuple[str, ...]] = {
