@@ -65,7 +65,7 @@ def test_clips_and_labels_of_folders_and_archives(folder, kind):
     assert len(data.train_set) == 16 and len(data.test_set) == 4
     assert all(name.endswith("_005") for name in data.test_set.clips.names)
     batch = next(iter(data.test_dataloader()))
-    assert batch["motion"].shape == (4, 16, 64) and batch["lengths"].tolist() == [16, 12, 16, 12][:0] + [16] * 4
+    assert batch["motion"].shape == (4, 16, 64) and batch["lengths"].tolist() == [16] * 4
     for name, c, s, text in zip(
         data.test_set.clips.names, batch["content"], batch["style"], batch["text"], strict=True
     ):
@@ -88,12 +88,9 @@ def test_a_skeleton_named_by_its_joints(folder):
     for data in (ours, named):
         data.setup()
     assert named.representation.dim == 251 and set(named.skeleton.names) == set(BANDAI_NAMCO.names)
-    for columns in (slice(0, 4),):
-        assert torch.allclose(
-            ours.normalizer.denormalize(ours.test_set.motion)[..., columns],
-            named.normalizer.denormalize(named.test_set.motion)[..., columns],
-            atol=1e-4,
-        )
+    # turn, root velocity and height do not depend on the order of the joints
+    mine, theirs = (d.normalizer.denormalize(d.test_set.motion)[..., :4] for d in (ours, named))
+    assert torch.allclose(mine, theirs, atol=1e-4)
 
 
 def test_mirrored_training_clips_carry_mirrored_labels():
