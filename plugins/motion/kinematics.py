@@ -166,6 +166,32 @@ def heading(positions: Tensor, skeleton: Skeleton, flipped_hips: bool = False) -
     return normalize(torch.stack([across[..., 2], zero, -across[..., 0]], -1))
 
 
+def retarget(positions: Tensor, skeleton: Skeleton) -> Tensor:
+    """The motion (…, T, J, 3) of another body on the bones of ``skeleton``, as HumanML3D unifies its skeletons.
+
+    Every bone keeps its direction and gets the skeleton's length; the root's path is scaled by the ratio of the legs.
+    This is what ``chain_ik`` followed by ``chain_fk`` gives, whatever the root's rotation.
+
+    Args:
+        skeleton: with ``leg`` and bone lengths (``Skeleton.with_lengths`` of a reference frame).
+
+    Raises:
+        ValueError: the skeleton names no leg, or the legs of the first frame have no length.
+    """
+    _check(positions, skeleton, 3, "positions")
+    skeleton.require("leg")
+    leg = list(skeleton.leg)  # type: ignore[arg-type]
+    lengths = torch.linalg.vector_norm(skeleton.offsets, dim=-1).to(positions)
+    own = skeleton.lengths(positions[..., 0, :, :])[..., leg].sum(-1)
+    if not bool((own > 0).all()):
+        raise ValueError("the legs of the first frame have no length: these are no joint positions of this skeleton")
+    placed = [positions[..., 0, :] * (lengths[leg].sum() / own)[..., None, None]]
+    for j, parent in enumerate(skeleton.parents[1:], 1):
+        bone = normalize(positions[..., j, :] - positions[..., parent, :])
+        placed.append(placed[parent] + lengths[j] * bone)
+    return torch.stack(placed, -2)
+
+
 def mirror_positions(positions: Tensor, skeleton: Skeleton) -> Tensor:
     """The motion (…, J, 3) in a mirror: x negated, left and right joints exchanged."""
     flipped = positions[..., list(skeleton.mirrored), :]

@@ -3,8 +3,8 @@
 from plugins.motion.data.bandai_namco import BandaiNamco
 from plugins.motion.data.bvh_folder import BVHFolder
 from plugins.motion.data.cache import cache_folder, cached
-from plugins.motion.data.clips import Clips, MotionSet, collate, tail_split
 from plugins.motion.data.captioned import CaptionedMotion
+from plugins.motion.data.clips import Clips, MotionSet, collate, tail_split
 from plugins.motion.data.module import MotionData
 from plugins.motion.data.synthetic import StickFigures
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from framework.data import data_dir
 from framework.errors import DataMissing
-from plugins.motion.data.bvh_folder import label, names_in, read_clips
+from plugins.motion.data.bvh_folder import read_clips
 from plugins.motion.data.cache import cached, fingerprint
 from plugins.motion.data.clips import Clips
 from plugins.motion.data.module import MotionData
@@ -93,10 +93,4 @@ class BandaiNamco(MotionData):
         return key, Clips(**cached("positions", key, lambda: self._read(source).as_dict()))
 
     def _read(self, source: Path) -> Clips:
-        keep = None
-        if self.fast:
-            cells: dict[Any, list[str]] = {}
-            for name in names_in(source):
-                cells.setdefault(label(name, PATTERN), []).append(name)
-            keep = frozenset(n for names in cells.values() for n in [*names[:2], *names[2:][-1:]])
-        return read_clips(source, PATTERN, self.contents, self.styles, self.skeleton, 0.01, self.stride, keep)
+        return read_clips(source, PATTERN, self.contents, self.styles, self.skeleton, 0.01, self.stride, self.fast)

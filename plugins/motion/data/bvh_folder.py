@@ -40,6 +40,17 @@ def bvh_texts(source: Path) -> Iterator[tuple[str, str]]:
                     yield Path(entry.name).stem, archive.extractfile(entry).read().decode()  # type: ignore[union-attr]
 
 
+def few_texts(source: Path, pattern: re.Pattern[str]) -> list[tuple[str, str]]:
+    """Of every pair of labels the first two and the last file by name, read in one pass."""
+    cells: dict[tuple[str, str] | None, list[tuple[str, str]]] = {}
+    for name, text in bvh_texts(source):
+        own = cells.setdefault(label(name, pattern), [])
+        own.append((name, text))
+        own.sort()
+        del own[2:-1]
+    return [one for own in cells.values() for one in own]
+
+
 def label(name: str, pattern: re.Pattern[str]) -> tuple[str, str] | None:
     """Content and style of a file name; None where the pattern does not fit. A missing style is ``normal``."""
     found = pattern.fullmatch(name)
@@ -57,7 +68,7 @@ def read_clips(
     skeleton: Skeleton,
     scale: float,
     stride: int,
-    keep: frozenset[str] | None = None,
+    few: bool = False,
 ) -> Clips:
     """Joint positions of all files whose labels are wanted, in order of their names.
 
@@ -68,20 +79,16 @@ def read_clips(
         skeleton: the joints wanted, by name.
         scale: units of the files → metres.
         stride: keep every so many frames.
-        keep: names of the only files wanted.
+        few: only the first two and the last clip, by name, of every pair of labels.
 
     Raises:
         ValueError: a file is damaged or lacks a joint (names it), or nothing fits.
     """
     found: list[tuple[str, torch.Tensor, int, int]] = []
-    for name, text in tqdm(bvh_texts(source), desc=f"reading {source.name}", unit=" clips", leave=False):
+    texts = few_texts(source, pattern) if few else bvh_texts(source)
+    for name, text in tqdm(texts, desc=f"reading {source.name}", unit=" clips", leave=False):
         labels = label(name, pattern)
-        if (
-            not labels
-            or labels[0] not in contents
-            or labels[1] not in styles
-            or (keep is not None and name not in keep)
-        ):
+        if not labels or labels[0] not in contents or labels[1] not in styles:
             continue
         try:
             motion = pose(*parse(text, stride), scale=scale)
@@ -196,14 +203,8 @@ class BVHFolder(MotionData):
         return key, Clips(**cached("positions", key, lambda: self._read().as_dict()))
 
     def _read(self) -> Clips:
-        keep = None
-        if self.fast:
-            cells: dict[Any, list[str]] = {}
-            for name in names_in(self.source):
-                cells.setdefault(label(name, self.pattern), []).append(name)
-            keep = frozenset(n for names in cells.values() for n in [*names[:2], *names[2:][-1:]])
         return read_clips(
-            self.source, self.pattern, self.contents, self.styles, self.skeleton, self.scale, self.stride, keep
+            self.source, self.pattern, self.contents, self.styles, self.skeleton, self.scale, self.stride, self.fast
         )
 
 

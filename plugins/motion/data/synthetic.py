@@ -1,4 +1,4 @@
-"""Stick figures that walk, turn, run, raise and wave: motion with the labels of the real clips, for where those are not."""
+"""Stick figures that walk, turn, run, raise and wave: motion with the real clips' labels, for where those are not."""
 
 from __future__ import annotations
 

@@ -73,6 +73,13 @@ def test_clips_and_labels_of_folders_and_archives(folder, kind):
         assert text == data.prompts.held_out(CONTENTS[c], STYLES[s])
 
 
+def test_fast_keeps_the_first_two_and_the_last_of_every_cell(folder):
+    data = BVHFolder(str(archived(folder, "tar.xz")), pattern(), fast=True)
+    data.setup()
+    assert {name[-3:] for name in data.train_set.clips.names} == {"001", "002"} and len(data.train_set) == 8
+    assert {name[-3:] for name in data.test_set.clips.names} == {"005"} and len(data.test_set) == 4
+
+
 def test_the_second_start_reads_nothing(folder, monkeypatch):
     first = BVHFolder(str(folder), pattern(), text="hashing")
     first.setup()

@@ -1,5 +1,7 @@
 """Forward and inverse kinematics, skeletons."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from plugins.motion.kinematics import (
     ik,
     kabsch,
     mirror_positions,
+    retarget,
 )
 from plugins.motion.rotations import axis_quaternion, identity_quaternion, normalize, quaternion_to_matrix
 from plugins.motion.skeletons import BANDAI_NAMCO, HUMANML3D, KIT, Skeleton, skeleton_from_names
@@ -88,6 +91,21 @@ def test_chain_kinematics_are_inverse_to_each_other(skeleton):
     root = axis_quaternion("y", torch.linspace(-3, 3, len(positions), dtype=torch.float64))
     again = chain_fk(chain_ik(positions, skeleton, root), positions[:, 0], skeleton)
     assert torch.allclose(again, positions, atol=1e-10)
+
+
+@pytest.mark.parametrize("skeleton", SKELETONS)
+def test_retargeting_is_inverse_then_forward_kinematics_on_other_bones(skeleton):
+    positions, _ = fk(*pose(skeleton), skeleton)
+    assert torch.allclose(retarget(positions, skeleton), positions, atol=1e-10)
+    stretch = torch.linspace(0.7, 1.6, len(skeleton), dtype=torch.float64)[:, None]
+    other = dataclasses.replace(skeleton, offsets=skeleton.offsets * stretch)
+    moved = retarget(positions, other)
+    legs = [sum(float(s.offsets[j].norm()) for j in s.leg) for s in (other, skeleton)]
+    root = positions[:, 0] * legs[0] / legs[1]
+    turned = axis_quaternion("y", torch.linspace(-3, 3, len(positions), dtype=torch.float64))
+    assert torch.allclose(moved, chain_fk(chain_ik(positions, skeleton, turned), root, other), atol=1e-10)
+    with pytest.raises(ValueError, match="no length"):
+        retarget(torch.zeros_like(positions), skeleton)
 
 
 @pytest.mark.parametrize("skeleton", [BANDAI_NAMCO, HUMANML3D])
