@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from plugins.equivariant.bases.polynomial import PolynomialFeatures
-from plugins.equivariant.layers.activation import gelu_linear
+from plugins.equivariant.layers.activation import GELU, gelu_linear
 
 
 class KernelMLP(nn.Module):
@@ -26,6 +26,7 @@ class KernelMLP(nn.Module):
         self.features = PolynomialFeatures(dim, max_order)
         self.first = nn.Linear(self.features.out_features, hidden)
         self.second = nn.Linear(hidden, basis_dim)
+        self.activation = GELU()
         # the distribution of a default linear map of the tensor powers, folded
         bound = 1 / math.sqrt(self.features.tensor_length)
         with torch.no_grad():
@@ -34,11 +35,6 @@ class KernelMLP(nn.Module):
             self.first.bias.uniform_(-bound, bound)
 
     def forward(self, attributes: Tensor) -> Tensor:
-        """(..., dim) → (..., basis_dim), the basis functions before their last GELU; see `kernels`."""
+        """(..., dim) → (..., basis_dim)."""
         (out,) = gelu_linear(self.first(self.features(attributes)), [self.second.weight], self.second.bias)
-        return out
-
-    @staticmethod
-    def kernels(basis: Tensor, weights: list[Tensor]) -> list[Tensor]:
-        """Kernels (..., C), one for each weight (C, basis_dim): linear maps of the basis functions."""
-        return gelu_linear(basis, weights)
+        return self.activation(out)

@@ -1,1 +1,1 @@
-"""Studies: experiments without training, one a file."""
+"""Studies without training: exactness and speed."""

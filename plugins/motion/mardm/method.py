@@ -116,8 +116,8 @@ class MARDM(Method):
         if self.standardise:
             seen = length_mask(token_lengths(lengths, self.autoencoder.unit), latents.shape[1])
             mean, std = latent_statistics(latents.detach(), seen)
-            self.latent_mean.lerp_(mean, 0.02)
-            self.latent_std.lerp_(std.clamp_min(1e-4), 0.02)
+            self.latent_mean.lerp_(mean.to(self.latent_mean), 0.02)
+            self.latent_std.lerp_(std.clamp_min(1e-4).to(self.latent_std), 0.02)
         return Update("autoencoder", loss, {"autoencoder": loss.detach()})
 
     def _predict(self, motion: Tensor, lengths: Tensor, text: Tensor) -> Update:

@@ -89,7 +89,7 @@ def test_skating_needs_contact_and_speed():
     sliding = positions.clone()
     sliding[..., 0] = torch.arange(30.0)[:, None] * 0.1  # 2 m/s on the floor
     assert float(foot_skating(sliding, mask, (1, 2), 20.0)) > 0.8
-    sliding[..., 1:, 1] = 1.0  # the same in the air, above a joint on the floor
+    sliding[..., 1, 1], sliding[..., 2, :] = 1.0, 0.0  # the same in the air, the other foot standing on the floor
     assert float(foot_skating(sliding, mask, (1, 2), 20.0)) == 0
 
 
