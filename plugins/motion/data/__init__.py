@@ -5,6 +5,7 @@ from plugins.motion.data.bvh_folder import BVHFolder
 from plugins.motion.data.cache import cache_folder, cached
 from plugins.motion.data.captioned import CaptionedMotion
 from plugins.motion.data.clips import Clips, MotionSet, collate, tail_split
+from plugins.motion.data.export import export_humanml3d
 from plugins.motion.data.module import MotionData
 from plugins.motion.data.synthetic import StickFigures
 
@@ -19,5 +20,6 @@ __all__ = [
     "cache_folder",
     "cached",
     "collate",
+    "export_humanml3d",
     "tail_split",
 ]

@@ -3,14 +3,16 @@
 import tarfile
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 
 from framework.errors import DataMissing
 from plugins.motion.bvh import from_positions, write_bvh
-from plugins.motion.data import BandaiNamco, BVHFolder, StickFigures, cached
+from plugins.motion.data import BandaiNamco, BVHFolder, CaptionedMotion, StickFigures, cached, export_humanml3d
 from plugins.motion.data.cache import fingerprint
 from plugins.motion.data.synthetic import stick_figure
+from plugins.motion.representation import HumanML3D
 from plugins.motion.skeletons import BANDAI_NAMCO
 
 CONTENTS, STYLES = ("raise-up-left-hand", "walk"), ("elderly", "normal")
@@ -178,3 +180,24 @@ def test_a_damaged_cache_is_made_anew_and_a_changed_folder_is_seen(tmp_path):
     (tmp_path / "things" / "a").write_text("22")
     after = fingerprint(tmp_path / "things"), fingerprint(tmp_path / "things" / "a")
     assert before[0] != after[0] and before[1] != after[1]
+
+
+def test_clips_written_in_the_official_layout_are_read_again(tmp_path):
+    source = StickFigures(clips_per_cell=2, text="hashing")
+    target = export_humanml3d(source, tmp_path / "data" / "motion" / "mine")
+    # 21 joints, as KIT has
+    data = CaptionedMotion("kit", "motion/mine", text="hashing", frames=64, workers=0)
+    data.setup()
+    _, clips = source.load()
+    long = [i for i in range(0, len(clips), 2) if len(clips[i]) > 24]
+    assert len(data.train_set) == len(long) and data.train_set.clips.frames.shape[1] == 251
+    clip = data.train_set.clips[3]
+    features = data.normalizer.denormalize(clip)
+    expected = HumanML3D(BANDAI_NAMCO, True, 15.0).encode(clips[long[3]].double()).float()
+    assert torch.allclose(features, expected, atol=1e-4)
+    joints = torch.from_numpy(np.load(target / "new_joints" / f"{long[3]:06d}.npy"))
+    assert torch.allclose(HumanML3D(BANDAI_NAMCO, True, 15.0).decode(expected), joints[:-1], atol=1e-4)
+    assert len(data.train_set.text[0]) == 16 and len(data.test_set.text[0]) == 1
+    assert np.load(target / "Mean.npy").shape == np.load(target / "Std.npy").shape == (251,)
+    with pytest.raises(FileExistsError, match="mine"):
+        export_humanml3d(source, target)
