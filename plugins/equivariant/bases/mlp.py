@@ -36,5 +36,13 @@ class KernelMLP(nn.Module):
 
     def forward(self, attributes: Tensor) -> Tensor:
         """(..., dim) → (..., basis_dim)."""
+        return self.activation(self.hidden(attributes))
+
+    def hidden(self, attributes: Tensor) -> Tensor:
+        """The basis functions (..., basis_dim) before their last GELU."""
         (out,) = gelu_linear(self.first(self.features(attributes)), [self.second.weight], self.second.bias)
-        return self.activation(out)
+        return out
+
+    def kernels(self, attributes: Tensor, weights: list[Tensor]) -> list[Tensor]:
+        """Linear maps (..., C) of the basis functions, one for each weight (C, basis_dim), in one pass over them."""
+        return gelu_linear(self.hidden(attributes), weights)

@@ -49,8 +49,15 @@ class PositionOrientationConv(nn.Module):
         """
         if not self.separable:
             return self._joint(x, messages, basis, self_basis, fiber) + self.bias
-        y = self.over_positions(x, messages, basis, self_basis)
-        return (y if self.fiber is None else self.over_orientations(y, fiber)) + self.bias
+        kernel = None if self.fiber is None else self.fiber(fiber)
+        return self.convolve(x, messages, self.spatial(basis), self.spatial(self_basis), kernel)
+
+    def convolve(
+        self, x: Tensor, messages: Messages, kernel: Tensor, self_kernel: Tensor, fiber_kernel: Tensor | None
+    ) -> Tensor:
+        """The separable convolution by kernels (K, O, C), (1, O, C) and (O, O, C) that are known already."""
+        y = messages(kernel, x) + self_kernel * x
+        return (y if fiber_kernel is None else _over_orientations(y, fiber_kernel)) + self.bias
 
     def over_positions(self, x: Tensor, messages: Messages, basis: Tensor, self_basis: Tensor) -> Tensor:
         """The first sum, (N, O, C)."""
@@ -59,8 +66,7 @@ class PositionOrientationConv(nn.Module):
     def over_orientations(self, y: Tensor, fiber: Tensor) -> Tensor:
         """The second sum, (N, O, C), without bias."""
         assert self.fiber is not None
-        kernel = (self.fiber.weight @ fiber.flatten(0, 1).T).view(-1, *fiber.shape[:2])
-        return channels_last(torch.bmm(channels_first(y), kernel.transpose(1, 2)))
+        return _over_orientations(y, self.fiber(fiber))
 
     @torch.no_grad()
     def calibrate_(
@@ -90,6 +96,11 @@ class PositionOrientationConv(nn.Module):
         out = torch.zeros_like(x).index_add(0, messages.receiver, moved)
         own = (self.spatial(self_basis) * weights[:, None]).expand(x.shape[1], x.shape[1], -1)
         return out + torch.einsum("abc,nbc->nac", own, x)
+
+
+def _over_orientations(y: Tensor, kernel: Tensor) -> Tensor:
+    """sum_m kernel[n, m, c] y[i, m, c], (N, O, C)."""
+    return channels_last(torch.bmm(channels_first(y), kernel.permute(2, 1, 0)))
 
 
 def _ratio(before: Tensor, after: Tensor) -> Tensor:

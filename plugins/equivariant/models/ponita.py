@@ -133,14 +133,13 @@ class PONITA(nn.Module):
         points = self.grid.points.to(rel)
         mirrored = graph.paired and self.grid.antipodal
         messages = Messages.build(rel, graph.edge_index, len(graph.pos), mirrored, orientations=True)
-        basis = self._windowed(self.spatial_basis(self._attributes(messages.rel, points)), messages.rel)
-        own = self.spatial_basis(self._attributes(rel.new_zeros(1, self.n), points[:1]))
-        fiber = self.fiber_basis(fiber_attributes(points[:, None], points[None], self.attributes))
-        fiber = fiber * self.grid.weights.to(fiber)[:, None]
+        near = self._attributes(messages.rel, points)
+        own = self._attributes(rel.new_zeros(1, self.n), points[:1])
+        fiber = fiber_attributes(points[:, None], points[None], self.attributes)
         x = graph.x[:, None].expand(-1, len(points), -1)
         if vec is not None:
             x = torch.cat([x, (vec @ points.T).transpose(1, 2)], -1)
-        out, _ = self._blocks(self.embed(x), messages, basis, own, fiber)
+        out, _ = self._blocks(self.embed(x), messages, near, own, fiber)
         out = out * self.grid.weights.to(out)[:, None]
         vectors = torch.einsum("nov,od->nvd", out[..., self.out_scalars :], points)
         if frames is not None:
@@ -152,13 +151,13 @@ class PONITA(nn.Module):
         rel = graph.relative()
         messages = Messages.build(rel, graph.edge_index, len(graph.pos), graph.paired, orientations=False)
         rel_read = self._read(messages.rel)
-        basis = self._windowed(self.spatial_basis(position(rel_read))[:, None], messages.rel)
-        own = self.spatial_basis(rel.new_zeros(1, 1, 1))
+        near, own = position(rel_read)[:, None], rel.new_zeros(1, 1, 1)
         x = graph.x if graph.vec is None else torch.cat([graph.x, safe_norm(graph.vec)], -1)
-        out, x = self._blocks(self.embed(x)[:, None], messages, basis, own, None)
+        out, x = self._blocks(self.embed(x)[:, None], messages, near, own, None)
         scalars = out[:, 0, : self.out_scalars]
         if self.vector_readout is None:
             return scalars, rel.new_zeros(len(x), 0, self.n)
+        basis = self._windowed(self.spatial_basis(near), messages.rel)
         return scalars, self.vector_readout(x[:, 0], basis[:, 0], messages, graph.vec)
 
     @torch.no_grad()
@@ -199,14 +198,33 @@ class PONITA(nn.Module):
         return basis if self.cutoff is None else basis * self.cutoff(safe_norm(rel))[:, None, None]
 
     def _blocks(
-        self, x: Tensor, messages: Messages, basis: Tensor, own: Tensor, fiber: Tensor | None
+        self, x: Tensor, messages: Messages, near: Tensor, own: Tensor, fiber: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Run the blocks; averaged read-outs (N, O, S + V) and the last features (N, O, C)."""
+        """Run the blocks on attributes of edges, of a node with itself, and of pairs of orientations; averaged
+        read-outs (N, O, S + V) and the last features (N, O, C)."""
+        if self._calibrating:
+            self._calibrate_blocks(x, messages, near, own, fiber)
+        spatial = [block.conv.spatial.weight for block in self.blocks]
+        kernels = [self._windowed(kernel, messages.rel) for kernel in self.spatial_basis.kernels(near, spatial)]
+        selves = self.spatial_basis.kernels(own, spatial)
+        fibers: list[Tensor | None] = [None] * len(self.blocks)
+        if fiber is not None:
+            weights = self.grid.weights.to(x)[:, None]
+            made = self.fiber_basis.kernels(fiber, [block.conv.fiber.weight for block in self.blocks])
+            fibers = [kernel * weights for kernel in made]
         out = []
         for k, block in enumerate(self.blocks):
-            if self._calibrating:
-                block.conv.calibrate_(x, messages, basis, own, fiber)
-            x = block(x, messages, basis, own, fiber)
+            x = x + block.mix(block.conv.convolve(x, messages, kernels[k], selves[k], fibers[k]))
             if self.readouts == "all":
                 out.append(self.heads[k](x))
         return torch.stack(out).mean(0) if out else self.heads[0](x), x
+
+    def _calibrate_blocks(
+        self, x: Tensor, messages: Messages, near: Tensor, own: Tensor, fiber: Tensor | None
+    ) -> None:
+        basis, self_basis = self._windowed(self.spatial_basis(near), messages.rel), self.spatial_basis(own)
+        if fiber is not None:
+            fiber = self.fiber_basis(fiber) * self.grid.weights.to(x)[:, None]
+        for block in self.blocks:
+            block.conv.calibrate_(x, messages, basis, self_basis, fiber)
+            x = block(x, messages, basis, self_basis, fiber)
