@@ -108,7 +108,7 @@ Frame Time: 0.05
 1 2 3 0 90 0   20 10 0 0 0 0
 """
     bvh = read_bvh(io.StringIO(text))
-    positions = bvh.positions() if callable(bvh.positions) else bvh.positions
+    positions = bvh.positions
     assert bvh.fps == pytest.approx(20)
     # position channels replace the offset 9 9 9: (10, 20, 0), turned by 90° about z, then about x
     assert torch.allclose(positions[0, 1] - positions[0, 0], torch.tensor([-20.0, 10.0, 0.0]).double(), atol=1e-9)
@@ -122,7 +122,7 @@ def test_bvh_features_bvh_round_trip(tmp_path):
     assert float(round_trip_error(positions, BANDAI_NAMCO, 15.0).max()) < 0.01  # cm
     path = write_bvh(tmp_path / "clip.bvh", from_positions(positions, BANDAI_NAMCO, 15.0))
     again = read_bvh(path, scale=0.01)
-    again = again.positions() if callable(again.positions) else again.positions
+    again = again.positions
     representation = Essential(BANDAI_NAMCO, compatible=False)
     features = representation.encode(again[:, : len(BANDAI_NAMCO)])
     home = representation.canonicalize(positions)[:-1]

@@ -130,3 +130,31 @@ def test_minilm_tells_left_from_right_in_sentences_never_seen():
         wanted = torch.tensor([labels.index(cell[k]) for _, cell in held_out])
         probe = torch.linalg.solve(x.T @ x + 1000 * torch.eye(384), x.T @ torch.nn.functional.one_hot(y).float())
         assert ((unseen @ probe).argmax(1) == wanted).float().mean() > 0.95
+
+
+def test_clip_reads_a_folder_and_pools_the_end_of_the_text(tmp_path):
+    """A tiny tower of random weights with an alphabet for a vocabulary."""
+    transformers = pytest.importorskip("transformers", reason="the extra motion is not installed")
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{c}</w>" for c in letters)]
+    tokenizer = transformers.CLIPTokenizerFast(vocab={word: i for i, word in enumerate(words)}, merges=[])
+    tokenizer.save_pretrained(tmp_path)
+    settings = transformers.CLIPTextConfig(
+        vocab_size=len(words), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        projection_dim=8, max_position_embeddings=77, bos_token_id=0, eos_token_id=1, pad_token_id=1,
+    )  # fmt: skip
+    tower = transformers.CLIPTextModelWithProjection(settings).eval()
+    tower.save_pretrained(tmp_path)
+    encoder = Clip(str(tmp_path), dim=8, batch_size=2)
+    vectors = encoder.encode(["walk", "run on", "a person turns left"])
+    assert vectors.shape == (3, 8) and vectors.dtype == torch.float32
+    # padding and batching change nothing, order and words do
+    assert torch.allclose(encoder.encode(["walk"]), vectors[:1], atol=1e-5)
+    assert (encoder.encode(["klaw"]) - vectors[:1]).abs().max() > 1e-4
+    ids = tokenizer("walk", return_tensors="pt")
+    assert ids["input_ids"][0].tolist()[0] == 0 and ids["input_ids"][0].tolist()[-1] == 1
+    with torch.no_grad():
+        last = tower.text_model(**ids).last_hidden_state[:, -1]
+        assert torch.allclose(tower.text_projection(last), vectors[:1], atol=1e-5)
+    with pytest.raises(ValueError, match="dim=9"):
+        Clip(str(tmp_path), dim=9).encode(["walk"])
