@@ -2,5 +2,6 @@
 
 from plugins.equivariant.models.egnn import EGNN
 from plugins.equivariant.models.ponita import PONITA
+from plugins.equivariant.models.steerable import SteerableNet
 
-__all__ = ["EGNN", "PONITA"]
+__all__ = ["EGNN", "PONITA", "SteerableNet"]

@@ -137,7 +137,8 @@ class MotionData(pl.LightningDataModule):
         normalised = Clips(
             self.normalizer.normalize(clips.frames), clips.starts, clips.names, clips.content, clips.style
         )
-        sentences, texts, known = [], [], {}
+        sentences: list[str] = []
+        known: dict[tuple[int, int], list[int]] = {}
         cells = list(zip(clips.content.tolist(), clips.style.tolist(), strict=True))
         for cell in sorted(set(cells)):
             names = self.contents[cell[0]], self.styles[cell[1]]

@@ -25,6 +25,7 @@ class EMDMGenerator(nn.Module):
         width, layers, heads, hidden, dropout, activation, norm: of the :class:`~plugins.motion.networks.Transformer`.
         mapping: layers of z's mapping after the first.
         patch: frames a token; 1 in the paper.
+        overlap: blend the frames that neighbouring tokens write.
 
     The published one attends to padding; here padding is masked as a key and zeroed at the input.
     """
@@ -44,12 +45,13 @@ class EMDMGenerator(nn.Module):
         norm: str = "post",
         mapping: int = 4,
         patch: int = 1,
+        overlap: bool = False,
     ) -> None:
         super().__init__()
         if frames % patch:
             raise ValueError(f"frames = {frames} must be a multiple of patch = {patch}")
         self.features, self.frames, self.patch, self.latent = features, frames, patch, latent
-        self.patches = Patches(features, width, patch)
+        self.patches = Patches(features, width, patch, overlap=overlap)
         self.time, self.text = TimestepEmbedding(width), nn.Linear(text_dim, width)
         self.mapping = latent_mapping(latent, width, mapping)
         self.transformer = Transformer(width, layers, heads, hidden, activation, dropout, norm)
@@ -61,6 +63,6 @@ class EMDMGenerator(nn.Module):
         prefix = torch.stack([self.time(t), self.text(text), self.mapping(z)], dim=1)
         tokens = torch.cat([prefix, self.patches.tokens(x * mask[..., None])], dim=1)
         seen = mask.view(len(mask), -1, self.patch).any(-1)
-        seen = torch.cat([seen.new_ones(len(seen), 3), seen], dim=1)
-        hidden = self.transformer(self.dropout(tokens + self.positions[: tokens.shape[1]]), seen)
-        return self.patches.frames(hidden[:, 3:])
+        every = torch.cat([seen.new_ones(len(seen), 3), seen], dim=1)
+        hidden = self.transformer(self.dropout(tokens + self.positions[: tokens.shape[1]]), every)
+        return self.patches.frames(hidden[:, 3:], seen)

@@ -15,6 +15,7 @@ class MDMNetwork(nn.Module):
         features, frames, text_dim: widths of a frame and of a text, and the longest clip.
         width, layers, heads, hidden, dropout, activation, norm: of the :class:`~plugins.motion.networks.Transformer`.
         patch: frames a token; 1 in the paper.
+        overlap: blend the frames that neighbouring tokens write.
 
     Padding is masked as a key and zeroed at the input: a clip's answer does not depend on what it is batched with.
     """
@@ -32,12 +33,13 @@ class MDMNetwork(nn.Module):
         activation: str = "gelu",
         norm: str = "post",
         patch: int = 1,
+        overlap: bool = False,
     ) -> None:
         super().__init__()
         if frames % patch:
             raise ValueError(f"frames = {frames} must be a multiple of patch = {patch}")
         self.features, self.frames, self.patch = features, frames, patch
-        self.patches = Patches(features, width, patch)
+        self.patches = Patches(features, width, patch, overlap=overlap)
         self.time, self.text = TimestepEmbedding(width), nn.Linear(text_dim, width)
         self.transformer = Transformer(width, layers, heads, hidden, activation, dropout, norm)
         self.dropout = nn.Dropout(dropout)
@@ -51,6 +53,6 @@ class MDMNetwork(nn.Module):
         token = (self.time(t) + self.text(text))[:, None]
         tokens = torch.cat([token, self.patches.tokens(x * mask[..., None])], dim=1)
         seen = mask.view(len(mask), -1, self.patch).any(-1)
-        seen = torch.cat([seen.new_ones(len(seen), 1), seen], dim=1)
-        hidden = self.transformer(self.dropout(tokens + self.positions[: tokens.shape[1]]), seen)
-        return self.patches.frames(hidden[:, 1:])
+        every = torch.cat([seen.new_ones(len(seen), 1), seen], dim=1)
+        hidden = self.transformer(self.dropout(tokens + self.positions[: tokens.shape[1]]), every)
+        return self.patches.frames(hidden[:, 1:], seen)

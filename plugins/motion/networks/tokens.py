@@ -59,15 +59,31 @@ class Patches(nn.Module):
         width: of a token.
         patch: frames of a token.
         inputs: frames that are read side by side (2 for a pair of motions); the answer is one of them.
+        answer: whether tokens are turned back into frames.
+        overlap: tokens write half a patch beyond either end, and neighbours are blended with weights that fall off
+            linearly. Without it motion made of patches jerks from one to the next.
     """
 
-    def __init__(self, features: int, width: int, patch: int = 1, inputs: int = 1, answer: bool = True) -> None:
+    def __init__(
+        self,
+        features: int,
+        width: int,
+        patch: int = 1,
+        inputs: int = 1,
+        answer: bool = True,
+        overlap: bool = False,
+    ) -> None:
         super().__init__()
         if patch < 1:
             raise ValueError(f"patch = {patch} must be at least 1 frame")
-        self.features, self.patch = features, patch
+        if overlap and patch % 2:
+            raise ValueError(f"overlap writes half a patch beyond either end: patch = {patch} must be even")
+        self.features, self.patch, self.overlap = features, patch, overlap
         self.read = nn.Linear(inputs * features * patch, width)
-        self.write = nn.Linear(width, features * patch) if answer else None
+        self.write = nn.Linear(width, features * patch * (2 if overlap else 1)) if answer else None
+        if overlap:
+            ramp = (torch.arange(patch) + 0.5) / patch
+            self.register_buffer("window", torch.cat([ramp, ramp.flip(0)])[:, None], persistent=False)
 
     def tokens(self, x: Tensor) -> Tensor:
         """(B, T, inputs * features) -> (B, T / patch, width); T a multiple of ``patch``."""
@@ -76,8 +92,25 @@ class Patches(nn.Module):
             raise ValueError(f"{frames} frames do not make whole tokens of patch = {self.patch}; pad them")
         return self.read(x.reshape(batch, frames // self.patch, self.patch * features))
 
-    def frames(self, tokens: Tensor) -> Tensor:
-        """(B, N, width) -> (B, N * patch, features)."""
+    def frames(self, tokens: Tensor, seen: Tensor | None = None) -> Tensor:
+        """(B, N, width) -> (B, N * patch, features).
+
+        Args:
+            seen: (B, N) bool, False on tokens of padding, which must not be blended into real frames.
+        """
         if self.write is None:
             raise ValueError("these patches only read: build them with answer=True")
-        return self.write(tokens).reshape(tokens.shape[0], -1, self.features)
+        written = self.write(tokens)
+        if not self.overlap:
+            return written.reshape(len(tokens), -1, self.features)
+        weight = self.window.to(written.dtype).expand(*tokens.shape[:2], -1, 1)
+        if seen is not None:
+            weight = weight * seen[..., None, None]
+        blended = self._added(written.view(*tokens.shape[:2], -1, self.features) * weight)
+        return blended / self._added(weight).clamp_min(torch.finfo(blended.dtype).tiny)
+
+    def _added(self, pieces: Tensor) -> Tensor:
+        """(B, N, 2 patch, C), each piece half a patch ahead of its token, added up -> (B, N * patch, C)."""
+        first, second = (half.flatten(1, 2) for half in pieces.split(self.patch, dim=2))
+        total = nn.functional.pad(first, (0, 0, 0, self.patch)) + nn.functional.pad(second, (0, 0, self.patch, 0))
+        return total[:, self.patch // 2 : total.shape[1] - self.patch // 2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -169,7 +169,7 @@ class LabelEmbedding:
         ValueError: a label is out of range; on ``encode``, a text that is not in ``labels``.
     """
 
-    def __init__(self, labels: dict[str, tuple[int, ...]], sizes: Sequence[int]) -> None:
+    def __init__(self, labels: Mapping[str, tuple[int, ...]], sizes: Sequence[int]) -> None:
         self.labels, self.sizes, self.dim = dict(labels), tuple(sizes), sum(sizes)
         for text, numbers in self.labels.items():
             if len(numbers) != len(self.sizes) or any(
