@@ -21,7 +21,6 @@ from plugins.motion.rotations import (
     matrix_to_sixd,
     normalize,
     quaternion_between,
-    quaternion_multiply,
     quaternion_rotate,
     quaternion_to_matrix,
     sixd_to_matrix,
