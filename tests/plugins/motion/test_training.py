@@ -15,7 +15,7 @@ from plugins.motion.mardm.method import nearest_known
 from plugins.motion.mdm import MDM, MDMNetwork, cosine_betas, respaced
 from plugins.motion.methods import Averaged, warm_cosine
 from plugins.motion.modules import MotionGenerators
-from plugins.motion.networks import TransformerLayer, length_mask, sinusoidal, token_lengths
+from plugins.motion.networks import Patches, TransformerLayer, length_mask, sinusoidal, token_lengths
 
 SIZE = {"features": 10, "frames": 8, "text_dim": 5, "width": 16, "layers": 1, "heads": 2, "hidden": 16, "patch": 2}
 
@@ -278,3 +278,32 @@ def test_budgets_and_rows_are_checked():
     made = module.sampler("two")(text, lengths, torch.Generator().manual_seed(0))
     same = module.methods["mdm"].generate(text, lengths, torch.Generator().manual_seed(0), steps=2)
     assert torch.equal(made, same) and float(made[1, 3:].abs().max()) == 0
+
+
+# overlapping tokens
+
+
+def test_overlapping_tokens_blend_real_frames_only():
+    patches = Patches(3, 8, patch=4, overlap=True)
+    tokens, seen = torch.randn(2, 5, 8), length_mask(torch.tensor([3, 5]), 5)
+    frames = patches.frames(tokens, seen)
+    assert frames.shape == (2, 20, 3)
+    assert torch.allclose(frames[0, :12], patches.frames(tokens[:1, :3])[0], atol=1e-6)
+    # between two tokens the weight goes from one to the other, an eighth at the ends
+    pieces = patches.write(tokens[1]).view(5, 8, 3)
+    assert torch.allclose(frames[1, 2], 0.875 * pieces[0, 4] + 0.125 * pieces[1, 0], atol=1e-6)
+    assert torch.allclose(frames[1, 0], pieces[0, 2], atol=1e-6)
+    with pytest.raises(ValueError, match="even"):
+        Patches(3, 8, patch=3, overlap=True)
+
+
+@pytest.mark.parametrize("make", [MDM, EMDM])
+def test_overlapping_tokens_keep_padding_out(make):
+    torch.manual_seed(0)
+    network = (MDMNetwork if make is MDM else EMDMGenerator)(**SIZE, overlap=True).eval()
+    x, text, mask = torch.randn(2, 8, 10), torch.randn(2, 5), length_mask(torch.tensor([4, 8]), 8)
+    extra = () if make is MDM else (torch.randn(2, network.latent),)
+    t = torch.tensor([1, 1])
+    together = network(x, t, *extra, text, mask)
+    alone = network(x[:1, :4], t[:1], *(z[:1] for z in extra), text[:1], mask[:1, :4])
+    assert torch.allclose(together[:1, :4], alone, atol=1e-5)
