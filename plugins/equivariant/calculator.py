@@ -1,6 +1,6 @@
 """A trained potential as a calculator of the Atomic Simulation Environment.
 
-    atoms.calc = calculator("runs/equivariant/ethanol/2026-...")
+atoms.calc = calculator("runs/equivariant/ethanol/2026-...")
 """
 
 from __future__ import annotations

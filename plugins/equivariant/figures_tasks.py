@@ -26,9 +26,7 @@ def forecast_errors(errors: Mapping[str, float], networks: Sequence[str]) -> Fig
     return figure
 
 
-def forecasts(
-    pos: Tensor, target: Tensor, forecast: Mapping[str, Tensor], size: int, systems: int = 4
-) -> Figure:
+def forecasts(pos: Tensor, target: Tensor, forecast: Mapping[str, Tensor], size: int, systems: int = 4) -> Figure:
     """The first systems seen along z: where particles were, where they went, and where each network says.
 
     Args:

@@ -5,4 +5,12 @@ from plugins.equivariant.layers.conv import PositionOrientationConv
 from plugins.equivariant.layers.convnext import ConvNextBlock
 from plugins.equivariant.layers.messages import Messages, gather_scale_sum
 
-__all__ = ["GELU", "ConvNextBlock", "Messages", "PositionOrientationConv", "gather_scale_sum", "gelu_linear", "without_parameter_gradients"]
+__all__ = [
+    "GELU",
+    "ConvNextBlock",
+    "Messages",
+    "PositionOrientationConv",
+    "gather_scale_sum",
+    "gelu_linear",
+    "without_parameter_gradients",
+]

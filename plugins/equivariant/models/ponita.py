@@ -219,9 +219,7 @@ class PONITA(nn.Module):
                 out.append(self.heads[k](x))
         return torch.stack(out).mean(0) if out else self.heads[0](x), x
 
-    def _calibrate_blocks(
-        self, x: Tensor, messages: Messages, near: Tensor, own: Tensor, fiber: Tensor | None
-    ) -> None:
+    def _calibrate_blocks(self, x: Tensor, messages: Messages, near: Tensor, own: Tensor, fiber: Tensor | None) -> None:
         basis, self_basis = self._windowed(self.spatial_basis(near), messages.rel), self.spatial_basis(own)
         if fiber is not None:
             fiber = self.fiber_basis(fiber) * self.grid.weights.to(x)[:, None]

@@ -148,7 +148,9 @@ class EqualTime(pl.LightningModule):
         optimizer.step()
         self.taken[index] += 1
         self._average(name, int(self.taken[index]))
-        self.seconds[index] += float(self.trainer.strategy.reduce(torch.tensor(self._clock() - start), reduce_op="mean"))
+        self.seconds[index] += float(
+            self.trainer.strategy.reduce(torch.tensor(self._clock() - start), reduce_op="mean")
+        )
         self.log(f"train/loss/{name}", loss.detach(), batch_size=1)
 
     @torch.no_grad()

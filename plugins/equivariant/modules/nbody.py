@@ -111,9 +111,7 @@ class NBodyForecasters(EqualTime):
         save_figure(self, "test_mse", figures_tasks.forecast_errors(errors, self.names))
         forecasts = {name: torch.cat(parts).cpu() for name, parts in self._forecasts.items()}
         size = int((self._graphs[0].batch == 0).sum())
-        save_figure(
-            self, "forecasts", figures_tasks.forecasts(pos.cpu(), target.cpu(), forecasts, size, systems=4)
-        )
+        save_figure(self, "forecasts", figures_tasks.forecasts(pos.cpu(), target.cpu(), forecasts, size, systems=4))
 
     def _test_errors(self) -> dict[str, Tensor]:
         return {k: v for k, v in self.trainer.callback_metrics.items() if k.startswith("test_mse/")}

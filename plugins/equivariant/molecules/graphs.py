@@ -48,9 +48,7 @@ def frame_graph(frame: Frame, radius: float | None = None, dtype: torch.dtype = 
     return Graph(pos=pos, x=numbers, edge_index=edge_index, shifts=shifts, y=y)
 
 
-def batch_frames(
-    frames: Sequence[Frame], radius: float | None = None, dtype: torch.dtype = torch.float32
-) -> Graph:
+def batch_frames(frames: Sequence[Frame], radius: float | None = None, dtype: torch.dtype = torch.float32) -> Graph:
     """Frames laid end to end; arguments as for :func:`frame_graph`."""
     return collate([frame_graph(frame, radius, dtype) for frame in frames])
 

@@ -15,7 +15,7 @@ from plugins.equivariant.figures_equivariance import error_figure, resolution_fi
 from plugins.equivariant.geometry import make_grid
 from plugins.equivariant.models import EGNN, PONITA
 from plugins.equivariant.rotations import random_orthogonal
-from plugins.equivariant.studies.straightforward import StraightforwardPONITA, copy_weights
+from plugins.equivariant.studies.straightforward import StraightforwardPONITA
 
 TRANSFORMATIONS = ("translation", "permutation", "rotation", "reflection", "grid_rotation", "grid_turned_too")
 GRIDS = {
@@ -67,7 +67,8 @@ class Equivariance(Study):
 
     def build(self, name: str) -> nn.Module:
         options = {
-            "in_scalars": 3, "in_vectors": 1, "out_scalars": 1, "out_vectors": 1, "hidden": self.hidden, "layers": self.layers,
+            "in_scalars": 3, "in_vectors": 1, "out_scalars": 1, "out_vectors": 1,
+            "hidden": self.hidden, "layers": self.layers,
         }  # fmt: skip
         kind, _, grid = name.partition("_")
         if kind == "egnn":
@@ -97,7 +98,10 @@ class Equivariance(Study):
                 metrics[f"rotation_{kind}/{name}"] = _median([pair[k] for pair in errors["rotation"]])
         self.save_figure("errors", error_figure({k: v for k, v in metrics.items() if k.startswith("error/")}))
         curves = {
-            label: {count: self._rotation(f"{kind}_{'fibonacci' if count != 12 else 'icosahedral'}{count}") for count in self.counts}
+            label: {
+                count: self._rotation(f"{kind}_{'fibonacci' if count != 12 else 'icosahedral'}{count}")
+                for count in self.counts
+            }
             for kind, label in (("ponita", "as in the reference"), ("smooth", "smooth attributes, quadrature weights"))
         }  # fmt: skip
         self.save_figure("resolution", resolution_figure(curves))

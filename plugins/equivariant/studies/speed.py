@@ -35,7 +35,7 @@ class Speed(Study):
         fast: two small steps.
 
     Metrics: `step_ms/<model>` (with forces) and `step_ms_without_forces/<model>`;
-    `ratio_to_straightforward/ponita`, that of the steps with forces, and `ratio_to_straightforward/ponita_without_forces`;
+    `ratio_to_straightforward/ponita`, of the steps with forces, and `ratio_to_straightforward/ponita_without_forces`;
     `largest_difference`, relative, between the two networks' forces.
     """
 
@@ -78,7 +78,9 @@ class Speed(Study):
         fast, plain = (energy_and_forces(networks[name], graph)[1] for name in ("ponita", "straightforward"))
         difference = float((fast - plain).norm() / plain.norm())
         if difference > 1e-3:
-            raise RuntimeError(f"the fast and the straightforward network differ by {difference:.2g}: timing means nothing")
+            raise RuntimeError(
+                f"the fast and the straightforward network differ by {difference:.2g}: timing means nothing"
+            )
         metrics = {"largest_difference": difference}
         for forces, name in ((True, "step_ms"), (False, "step_ms_without_forces")):
             for model, ms in self.times(networks, graph, forces, self.repeats).items():
@@ -99,9 +101,7 @@ class Speed(Study):
         graph = random_cloud([atoms] * self.batch, 4, seed=self.seed).to(self.device)
         return self.times(self.networks(orientations), graph, True, max(2, self.repeats // 3))
 
-    def times(
-        self, networks: Mapping[str, nn.Module], graph: Graph, forces: bool, repeats: int
-    ) -> dict[str, float]:
+    def times(self, networks: Mapping[str, nn.Module], graph: Graph, forces: bool, repeats: int) -> dict[str, float]:
         """Median milliseconds of a step of each network."""
         step = force_step if forces else energy_step
         seconds: dict[str, list[float]] = {name: [] for name in networks}

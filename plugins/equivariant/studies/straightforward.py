@@ -111,7 +111,9 @@ class StraightforwardPONITA(nn.Module):
 @torch.no_grad()
 def copy_weights(source: StraightforwardPONITA, target: PONITA) -> None:
     """Make `target` compute the same function: same orientations, and first linear maps folded onto monomials."""
-    if target.grid is None or sorted(map(tuple, target.grid.points.tolist())) != sorted(map(tuple, source.points.tolist())):
+    if target.grid is None or sorted(map(tuple, target.grid.points.tolist())) != sorted(
+        map(tuple, source.points.tolist())
+    ):
         raise ValueError("the two networks must have the same orientations")
     for mine, theirs in ((target.spatial_basis, source.spatial_basis), (target.fiber_basis, source.fiber_basis)):
         mine.first.weight.copy_(mine.features.fold(theirs[1].weight))

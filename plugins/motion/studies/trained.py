@@ -47,9 +47,7 @@ class Trained:
 
     def clip(self, positions: Tensor, prompt: str, title: str, generated: Tensor | None = None) -> Clip:
         left, right = sides(self.data.skeleton.names)
-        return Clip(
-            positions, self.data.skeleton.parents, prompt, title, prompt, self.data.fps, left, right, generated
-        )
+        return Clip(positions, self.data.skeleton.parents, prompt, title, prompt, self.data.fps, left, right, generated)
 
 
 def load_trained(run: str | None, runs: str) -> Trained:

@@ -74,7 +74,9 @@ def test_other_grids_are_unit_even_and_the_same_every_time(make, count):
 def test_the_circle_is_regular():
     points, _ = circle(10)
     angle = torch.atan2(points[:, 1], points[:, 0])
-    assert torch.allclose(torch.remainder(angle.diff(), 2 * math.pi), torch.full((9,), math.pi / 5).double(), atol=1e-12)
+    assert torch.allclose(
+        torch.remainder(angle.diff(), 2 * math.pi), torch.full((9,), math.pi / 5).double(), atol=1e-12
+    )
 
 
 def test_quadrature_weights_integrate_better():
@@ -193,9 +195,7 @@ def test_the_fast_form_is_the_form_on_paper():
         cloud = random_cloud([5, 3, 1], 3, 1, dtype=torch.float64)
         for a, b in zip(plain(cloud), fast(cloud), strict=True):
             assert (a - b).norm() <= 1e-12 * a.norm()
-        for a, b in zip(
-            energy_and_forces(plain, cloud, True), energy_and_forces(fast, cloud, True), strict=True
-        ):
+        for a, b in zip(energy_and_forces(plain, cloud, True), energy_and_forces(fast, cloud, True), strict=True):
             assert (a - b).norm() <= 1e-10 * a.norm()
         gradients = []
         for network in (plain, fast):

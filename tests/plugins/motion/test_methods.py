@@ -98,7 +98,9 @@ def test_a_clip_does_not_depend_on_what_it_is_batched_with(name):
     lengths = torch.tensor([8, 16, 12])
     together = method.generate(text, lengths, noise=lambda shape: rows_padded(shape, rows_of_noise([0, 1, 2])))
     for k in range(3):
-        alone = method.generate(text[[k]], lengths[[k]], noise=lambda shape, k=k: rows_padded(shape, rows_of_noise([k])))
+        alone = method.generate(
+            text[[k]], lengths[[k]], noise=lambda shape, k=k: rows_padded(shape, rows_of_noise([k]))
+        )
         scale = together[k].abs().max()
         assert (alone[0] - together[k]).abs().max() <= 1e-5 * scale and scale > 1e-3
         assert together[k, lengths[k] :].abs().max() == 0 if lengths[k] < T else True
