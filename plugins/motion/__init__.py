@@ -1,1 +1,1 @@
-"""Motion diffusion: motion capture as data, few-step adversarial and masked autoregressive generators, honest judges."""
+"""Motion diffusion: motion capture as data, few-step and masked autoregressive generators, honest judges."""

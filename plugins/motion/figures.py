@@ -209,7 +209,8 @@ def poses_figure(samples: Sequence[Sample], skeleton: Any, prompts: int = 5, pos
             if i == 0:
                 axes.set_title(text, fontsize=8, wrap=True)
             if j == 0:
-                axes.set_ylabel(NAMES.get(row, row).replace(", ", "\n"), fontsize=8, rotation=0, ha="right", va="center")
+                name = NAMES.get(row, row).replace(", ", "\n")
+                axes.set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
             if (row, text) not in found:
                 continue
             x = found[row, text].positions.double().numpy()

@@ -79,7 +79,7 @@ class Speed(Study):
         difference = float((fast - plain).norm() / plain.norm())
         if difference > 1e-3:
             raise RuntimeError(
-                f"the fast and the straightforward network differ by {difference:.2g}: timing means nothing"
+                f"the fast and the straightforward networks differ by {difference:.2g}"
             )
         metrics = {"largest_difference": difference}
         for forces, name in ((True, "step_ms"), (False, "step_ms_without_forces")):

@@ -35,7 +35,7 @@ class LabelledClips:
         n = len(self.motion)
         for name in ("lengths", "content", "style", "text_emb", "text"):
             if len(getattr(self, name)) != n:
-                raise ValueError(f"{name} must have one row for each of the {n} motions, not {len(getattr(self, name))}")
+                raise ValueError(f"{name} must have a row for each of the {n} motions, not {len(getattr(self, name))}")
         if n and not 1 <= int(self.lengths.min()) <= int(self.lengths.max()) <= self.motion.shape[1]:
             raise ValueError(f"lengths must lie between 1 and the {self.motion.shape[1]} frames of motion")
 

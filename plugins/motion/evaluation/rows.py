@@ -1,4 +1,4 @@
-"""Rows that every table holds beside the generators: what real motion scores, and what motion that is plainly bad scores.
+"""Rows that every table holds beside the generators: what real motion scores, and what plainly bad motion does.
 
 Each takes real clips and returns motions as bad; a metric that cannot tell them from real ones is no judge.
 """
@@ -72,7 +72,7 @@ def mean_motion(train: LabelledClips) -> Treatment:
 
 
 def matched(train: LabelledClips, test: LabelledClips, generator: torch.Generator) -> LabelledClips:
-    """For every test clip a random training clip with its labels, so that two real sets differ in nothing but the clips.
+    """For every test clip a random training clip with its labels, so that two real sets differ only in the clips.
 
     A label pair that the training split lacks gives any clip of the same content, else any clip.
     """

@@ -1,4 +1,4 @@
-"""Does a motion do what its label says, checked without learning: which way it turns, which hand is up, how fast it goes.
+"""Does a motion do what its label says, checked without learning: which way it turns, which hand is up, how fast it is.
 
 Labels are read by their words, e.g. ``walk-turn-left``, ``raise-up-right-hand``, ``run``; a label that claims nothing
 checkable is left out. Positions are (B, T, J, 3) in metres, y up; a body that faces +z has its left at +x.

@@ -55,7 +55,8 @@ def frames(
         picture = base.copy()
         for i, clip in enumerate(clips):
             cell = _draw(clip, min(t, len(clip) - 1), size * oversample, yaw, pitch, oversample)
-            picture.paste(cell.resize((size, size), Image.Resampling.BOX), (i % columns * size, i // columns * (size + caption)))
+            corner = (i % columns * size, i // columns * (size + caption))
+            picture.paste(cell.resize((size, size), Image.Resampling.BOX), corner)
         yield picture
 
 

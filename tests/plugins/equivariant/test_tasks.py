@@ -125,7 +125,8 @@ def potential_run(tmp_path_factory):
     patch.setenv("FRAMEWORK_DATA", str(root / "data"))
     patch.setattr(
         "sys.argv",
-        ["framework", "+experiment=equivariant/ethanol", "debug=fast", "data.train_file=water.xyz", "data.test_file=null",
+        ["framework", "+experiment=equivariant/ethanol", "debug=fast", "data.train_file=water.xyz",
+         "data.test_file=null",
          "data.train=6", "data.val=2", "model.dynamics_ps=0.005"],
     )  # fmt: skip
     assert (main() or 0) == 0

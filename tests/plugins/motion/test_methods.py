@@ -360,5 +360,6 @@ def test_errors_name_what_is_wrong():
     with pytest.raises(ValueError, match="lengths"):
         mdm().generate(torch.zeros(2, E), torch.tensor([4]))
     with pytest.raises(ValueError, match="frames and features"):
-        next(iter(mdm().updates({"motion": torch.zeros(2, T, F + 1), "lengths": torch.tensor([4, 4]),
-                                 "mask": torch.ones(2, T, dtype=torch.bool), "text_emb": torch.zeros(2, E)}, 0.0)))  # fmt: skip
+        wide = {"motion": torch.zeros(2, T, F + 1), "text_emb": torch.zeros(2, E)}
+        wide |= {"lengths": torch.tensor([4, 4]), "mask": torch.ones(2, T, dtype=torch.bool)}
+        next(iter(mdm().updates(wide, 0.0)))
