@@ -1,7 +1,7 @@
 """PONITA written out as it reads on paper: what the fast form is measured against, in speed and digit by digit.
 
-Self-loops are edges, every edge has attributes for every orientation, all entries of the tensor powers are features, each
-layer makes its kernels for all of them.
+Self-loops are edges, every edge has attributes for every orientation, all entries of the tensor powers are features,
+each layer makes its kernels for all of them.
 """
 
 from __future__ import annotations
