@@ -82,7 +82,7 @@ def _frame(path: Path, lines: list[str], at: int, count: int, energy_key: str, f
             raise _bad(path, at + 2 + row, f"{name} is not finite")
     try:
         if "species" in values:
-            numbers = np.array([atomic_number(symbol) for symbol in values["species"][:, 0]])
+            numbers = np.array([atomic_number(str(symbol)) for symbol in values["species"][:, 0]])
         else:
             numbers = values["Z"][:, 0]
     except ValueError as error:
