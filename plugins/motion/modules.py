@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -86,6 +87,8 @@ class MotionGenerators(pl.LightningModule):
 
         for method in self.methods.values():
             method.decode = decode
+        # the averaged weights are at rest on purpose
+        warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         self._optimizers = {
