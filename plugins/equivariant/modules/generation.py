@@ -30,9 +30,9 @@ from plugins.generative.solvers import Solver
 class MoleculeDiffusion(EqualTime):
     """Denoisers side by side, and the molecules that solvers draw with them.
 
-    Noise levels of training are log-normal. The test draws ``samples`` molecules with every solver from one noise; their
-    sizes follow the training molecules'. A molecule is stable if each atom has the bonds of its valence, valid if it is
-    also of one piece, novel if no training molecule has its graph (``diffusion.stability``).
+    Noise levels of training are log-normal. The test draws ``samples`` molecules with every solver from one noise;
+    their sizes follow the training molecules'. A molecule is stable if each atom has the bonds of its valence, valid
+    if it is also of one piece, novel if no training molecule has its graph (``diffusion.stability``).
 
     Args:
         networks, time_budget_s, steps, lr, weight_decay, warmup, clip, ema_width, seed, fast: of ``EqualTime``. A
