@@ -7,10 +7,11 @@ import torch
 from torch.nn import functional as F
 
 from plugins.generative.schedules import VPDiscrete
+from plugins.generative.solvers import DormandPrince
 from plugins.motion.emdm import EMDM, DenoisingSteps, EMDMGenerator, EncoderDiscriminator, geometric_betas
 from plugins.motion.guidance import guided
 from plugins.motion.losses import GeometricLoss, masked_mean
-from plugins.motion.mardm import LengthPredictor, ranks
+from plugins.motion.mardm import DiffusionMLP, LengthPredictor, SiTHead, ranks
 from plugins.motion.mardm.method import nearest_known
 from plugins.motion.mdm import MDM, MDMNetwork, cosine_betas, respaced
 from plugins.motion.methods import Averaged, warm_cosine
@@ -307,3 +308,17 @@ def test_overlapping_tokens_keep_padding_out(make):
     together = network(x, t, *extra, text, mask)
     alone = network(x[:1, :4], t[:1], *(z[:1] for z in extra), text[:1], mask[:1, :4])
     assert torch.allclose(together[:1, :4], alone, atol=1e-5)
+
+
+def test_the_adaptive_solver_and_the_default_one_draw_the_same_latents():
+    torch.manual_seed(0)
+    adaptive = SiTHead(DiffusionMLP(8, 6, 32, 2), solver=DormandPrince(rtol=1e-4, atol=1e-6))
+    for parameter in adaptive.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.1)
+    z, null, x = torch.randn(5, 6), torch.zeros(5, 6), torch.randn(5, 8)
+    with torch.no_grad():
+        exact = adaptive.sample(z, null, 2.5, lambda: x)
+        fixed = [SiTHead(adaptive.network, steps=n).sample(z, null, 2.5, lambda: x) for n in (16, 200)]
+        assert adaptive.sample(z[:0], None, 1.0, lambda: x[:0]).shape == (0, 8)
+    errors = [float((made - exact).abs().max()) for made in fixed]
+    assert errors[1] < 0.005 and errors[1] < errors[0] < 0.2
