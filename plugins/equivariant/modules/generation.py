@@ -76,7 +76,7 @@ class MoleculeDiffusion(EqualTime):
             if not value > 0:
                 raise ValueError(f"{name} must be positive, not {value}")
         self.sampling_steps = min(sampling_steps, 4) if fast else sampling_steps
-        self.samples = min(samples, 8) if fast else samples
+        self.samples = min(samples, 4) if fast else samples
         self.solvers, self.sigmas = dict(solvers), grid(self.sampling_steps)
         self.length, self.noise_levels, self.sample_seed = length, (mean_log_sigma, std_log_sigma), seed
         self.register_buffer("table", torch.tensor(species))
