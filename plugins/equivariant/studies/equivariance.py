@@ -25,7 +25,6 @@ GRIDS = {
     "repulsion20": ("repulsion", 20),
     "fibonacci20": ("fibonacci", 20),
     "fibonacci64": ("fibonacci", 64),
-    "fibonacci162": ("fibonacci", 162),
 }
 
 
@@ -53,7 +52,7 @@ class Equivariance(Study):
         layers: int = 5,
         atoms: int = 9,
         graphs: int = 4,
-        trials: int = 5,
+        trials: int = 3,
         counts: Sequence[int] = (12, 20, 32, 64, 162),
         seed: int = 0,
         fast: bool = False,
