@@ -96,10 +96,13 @@ def dynamics(trajectories: Mapping[str, Trajectory]) -> Figure:
     """Total energy of each potential's molecular dynamics, relative to its start."""
     figure = Figure(figsize=(7, 3.8), layout="constrained")
     axes = figure.subplots()
+    largest = 0.0
     for name, trajectory in trajectories.items():
-        total = trajectory.total
-        axes.plot(trajectory.times, 1000 * (total - total[0]), lw=1, label=name)
-    axes.set_yscale("symlog", linthresh=1)
+        change = 1000 * (trajectory.total - trajectory.total[0])
+        axes.plot(trajectory.times, change, lw=1, label=name)
+        largest = max(largest, float(np.abs(change).max()))
+    if largest > 100:  # one that explodes must not flatten the others
+        axes.set_yscale("symlog", linthresh=10)
     axes.set_xlabel("time in ps")
     axes.set_ylabel("total energy minus its start in meV")
     axes.set_title("NVE molecular dynamics")
