@@ -143,38 +143,31 @@ def make_grid(name: str, count: int, n: int = 3, quadrature: bool = False) -> Gr
 
 
 def quadrature_weights(points: Tensor, degree: int | None = None) -> Tensor:
-    """(O,) non-negative weights for points on S^2 that best integrate spherical harmonics.
-
-    Minimises ``sum_l (2l+1) h_l sum_ab w_a w_b P_l(a.b)``, l = 1 .. `degree`, with h_l falling by a thousand from each
-    degree to the next: low degrees are met first, exactly where there are points enough, and the next ones as well
-    as the rest of the freedom allows.
+    """(O,) non-negative weights for points on S^2, nearest to equal ones, that integrate spherical harmonics exactly
+    up to the highest degree for which there are such weights.
 
     Args:
         points: (O, 3) unit vectors.
-        degree: highest degree looked at; the degree whose harmonics outnumber the points, when omitted.
+        degree: highest degree tried; the degree whose harmonics outnumber the points, when omitted.
     """
     x = points.double().cpu().numpy()
     count = len(x)
-    degree = degree or max(1, math.ceil(math.sqrt(count)))
     cosine = np.clip(x @ x.T, -1, 1)
-    free = np.ones(count, dtype=bool)
-    weights = np.full(count, 1 / count)
-    while True:
-        # least squares on square roots of the Gram matrices, so that the small scales keep their digits
-        rows = []
-        for order in range(1, degree + 1):
-            values, vectors = np.linalg.eigh((2 * order + 1) * eval_legendre(order, cosine[np.ix_(free, free)]))
-            rows.append((vectors * np.sqrt(values.clip(min=0))).T * 1e-3 ** (order - 1))
+    rows = [np.ones((1, count))]
+    for order in range(1, (degree or math.ceil(math.sqrt(count))) + 1):
+        # the Gram matrix of the 2l+1 harmonics; its root holds their values up to a rotation among them
+        values, vectors = np.linalg.eigh((2 * order + 1) * eval_legendre(order, cosine))
+        rows.append((vectors[:, -2 * order - 1 :] * np.sqrt(values[-2 * order - 1 :].clip(min=0))).T)
+    equal = np.full(count, 1 / count)
+    while len(rows) > 1:
         system = np.concatenate(rows)
-        # w = mean + z with sum z = 0
-        base = np.full(free.sum(), 1 / free.sum())
-        null = np.linalg.svd(np.ones((1, free.sum())))[2][1:].T
-        step = null @ np.linalg.lstsq(system @ null, -system @ base, rcond=1e-13)[0]
-        weights = np.zeros(count)
-        weights[free] = base + step
-        if (weights >= 0).all():
+        wanted = np.zeros(len(system))
+        wanted[0] = 1
+        weights = equal + np.linalg.lstsq(system, wanted - system @ equal, rcond=1e-10)[0]
+        if np.abs(system @ weights - wanted).max() < 1e-10 and (weights >= 0).all():
             return torch.from_numpy(weights / weights.sum())
-        free &= weights > 0
+        rows.pop()
+    return torch.from_numpy(equal)
 
 
 def moments(grid: Grid, degree: int) -> Tensor:

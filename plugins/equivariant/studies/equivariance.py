@@ -32,7 +32,7 @@ class Equivariance(Study):
     """Relative errors, in float64, of calibrated networks with random weights: medians over `trials`.
 
     Fixed grids are measured in the reference's form (`ponita_<grid>`: distances across as norms) and in ours
-    (`smooth_<grid>`: their squares, and weights that integrate over the sphere).
+    (`smooth_<grid>`: their squares, and quadrature weights).
 
     Args:
         hidden, layers, atoms, graphs: sizes.

@@ -84,6 +84,13 @@ def test_quadrature_weights_integrate_better():
     assert float(moments(better, 2).abs().max()) < 0.1 * float(moments(plain, 2).abs().max())
 
 
+def test_quadrature_of_a_symmetric_grid_changes_nothing():
+    weights = make_grid("icosahedral", 12, quadrature=True).weights
+    assert (weights * 12 - 1).abs().max() < 1e-12
+    dense = make_grid("fibonacci", 64, quadrature=True)
+    assert dense.weights.min() >= 0 and float(moments(dense, 7).max()) < 1e-7
+
+
 def test_window_values():
     u = PolynomialCutoff(2.0)
     r = 2 * torch.tensor([0, 0.25, 0.5, 0.75, 0.9, 1.0, 1.5], dtype=torch.float64)
