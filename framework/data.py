@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from framework.errors import DataMissing
 
@@ -83,3 +84,34 @@ def _download(url: str, path: Path, known_hash: str) -> Path:
             downloader=pooch.HTTPDownloader(progressbar=True, timeout=30) if url.startswith("http") else None,
         )
     )
+
+
+def load_kept(path: Path) -> Any:
+    """What `keep` wrote, or None; a damaged file is removed: it is worth no more than a missing one."""
+    import torch
+
+    if not path.is_file():
+        return None
+    try:
+        return torch.load(path, weights_only=True)
+    except Exception:
+        path.unlink(missing_ok=True)
+        return None
+
+
+def keep(path: Path, value: Any) -> None:
+    """Write tensors and plain containers, in one piece or not at all, whoever else writes the same file.
+
+    Raises:
+        OSError: the folder cannot be written to; nothing is left behind.
+    """
+    import torch
+
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(value, temporary)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -15,6 +15,7 @@ Rotations are quaternions (w, x, y, z); every function takes any leading shape.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -152,6 +153,18 @@ def chain_fk(rotations: Tensor, root: Tensor, skeleton: Skeleton) -> Tensor:
     return torch.stack([placed[j] for j in range(len(skeleton))], -2)
 
 
+def sideways(positions: Tensor, face_joints: Sequence[int], flipped_hips: bool = False) -> Tensor:
+    """From left to right (…, 3), not of unit length: that of the shoulders plus that of the hips.
+
+    Args:
+        face_joints: right hip, left hip, right shoulder, left shoulder.
+        flipped_hips: of ``heading``.
+    """
+    right_hip, left_hip, right_shoulder, left_shoulder = (positions[..., j, :] for j in face_joints)
+    hips = right_hip - left_hip
+    return right_shoulder - left_shoulder + (-hips if flipped_hips else hips)
+
+
 def heading(positions: Tensor, skeleton: Skeleton, flipped_hips: bool = False) -> Tensor:
     """Unit horizontal directions (…, 3) the body faces: up × (right − left), hips and shoulders added.
 
@@ -159,9 +172,7 @@ def heading(positions: Tensor, skeleton: Skeleton, flipped_hips: bool = False) -
         flipped_hips: the hips enter with the opposite sign, as in the published HumanML3D features.
     """
     skeleton.require("face_joints")
-    right_hip, left_hip, right_shoulder, left_shoulder = skeleton.face_joints  # type: ignore[misc]
-    hips = positions[..., right_hip, :] - positions[..., left_hip, :]
-    across = positions[..., right_shoulder, :] - positions[..., left_shoulder, :] + (-hips if flipped_hips else hips)
+    across = sideways(positions, skeleton.face_joints, flipped_hips)  # type: ignore[arg-type]
     zero = torch.zeros_like(across[..., 0])
     return normalize(torch.stack([across[..., 2], zero, -across[..., 0]], -1))
 

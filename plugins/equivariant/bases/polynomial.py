@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import combinations_with_replacement
-from math import factorial, prod
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ class PolynomialFeatures(nn.Module):
 
     The tensor powers of the attribute vector, as the published code stacks them, hold d + d^2 + .. + d^D entries
     (14 for d = 2, D = 3; 3 for d = 1) of which most repeat; a linear map of the powers is a linear map of the
-    monomials whose columns are sums. `multiplicity` counts the repetitions and `fold` does the sums.
+    monomials whose columns are sums. `fold` does the sums.
 
     Args:
         dim: number of attributes d.
@@ -27,9 +26,6 @@ class PolynomialFeatures(nn.Module):
             raise ValueError(f"dim and max_order must be at least 1, not {dim} and {max_order}")
         self.dim, self.max_order = dim, max_order
         self.monomials = [m for k in range(1, max_order + 1) for m in combinations_with_replacement(range(dim), k)]
-        self.multiplicity = [
-            factorial(len(m)) // prod(factorial(m.count(i)) for i in range(dim)) for m in self.monomials
-        ]
         self.tensor_length = sum(dim**k for k in range(1, max_order + 1))
 
     @property

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from framework.data import fetch
 from plugins.equivariant.data.loading import GraphData
-from plugins.equivariant.graphs import Graph
+from plugins.equivariant.graphs import Graph, end_to_end
 from plugins.equivariant.molecules import Frame, read_extxyz, read_rmd17
 from plugins.equivariant.molecules.graphs import frame_graph
 
@@ -42,29 +40,7 @@ class Frames(Dataset):
         return self.graphs[index]
 
     def __getitems__(self, indices: list[int]) -> Graph:
-        return join([self.graphs[i] for i in indices])
-
-
-def join(graphs: list[Graph]) -> Graph:
-    """``collate`` without its checks, for graphs that were checked when the dataset was made."""
-    sizes = torch.tensor([len(graph.pos) for graph in graphs])
-    starts = (sizes.cumsum(0) - sizes).tolist()
-
-    def cat(tensors: list[Tensor]) -> Tensor:
-        return torch.cat(tensors)
-
-    edges = torch.cat([graph.edge_index + start for graph, start in zip(graphs, starts, strict=True)], dim=1)
-    shifts = None if graphs[0].shifts is None else cat([graph.shifts for graph in graphs])  # type: ignore[misc]
-    return Graph(
-        pos=cat([graph.pos for graph in graphs]),
-        x=cat([graph.x for graph in graphs]),
-        edge_index=edges,
-        batch=torch.repeat_interleave(sizes),
-        num_graphs=len(graphs),
-        shifts=shifts,
-        y={key: cat([graph.y[key] for graph in graphs]) for key in graphs[0].y},
-        _paired=all(graph.paired for graph in graphs),
-    )
+        return end_to_end([self.graphs[i] for i in indices])
 
 
 class FramesData(GraphData):

@@ -11,9 +11,8 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from framework.data import fetch
-from plugins.equivariant.data.frames import join
 from plugins.equivariant.data.loading import GraphData
-from plugins.equivariant.graphs import Graph
+from plugins.equivariant.graphs import Graph, end_to_end
 from plugins.equivariant.molecules import ATOMISED, PROPERTIES, Frame, atomisation, read_qm9_xyz, read_uncharacterized
 from plugins.equivariant.molecules.graphs import frame_graph
 
@@ -43,7 +42,7 @@ class Properties(Dataset):
         return self.__getitems__([index])
 
     def __getitems__(self, indices: list[int]) -> Graph:
-        batch = join([frame_graph(self.frames[i], self.radius) for i in indices])
+        batch = end_to_end([frame_graph(self.frames[i], self.radius) for i in indices])
         return batch.replace(y={"target": self.targets[indices]})
 
 

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from torch.utils.data import Dataset
 
-from plugins.equivariant.data.frames import join
 from plugins.equivariant.data.loading import GraphData
 from plugins.equivariant.data.qm9 import qm9_order, read_qm9
-from plugins.equivariant.graphs import Graph
+from plugins.equivariant.graphs import Graph, end_to_end
 from plugins.equivariant.molecules import Frame
 from plugins.equivariant.molecules.graphs import frame_graph
 
@@ -53,7 +52,7 @@ class Geometries(Dataset):
         return self.graphs[index % len(self.graphs)]
 
     def __getitems__(self, indices: list[int]) -> Graph:
-        return join([self[i] for i in indices])
+        return end_to_end([self[i] for i in indices])
 
 
 class SmallMoleculesData(GraphData):

@@ -5,16 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from plugins.equivariant.graphs import centre
+
 TYPE_SCALE = 0.25
 """Indicators are this large, so that positions are decided before types (Hoogeboom et al. 2022, section 4)."""
-
-
-def centre(pos: Tensor, batch: Tensor, num_graphs: int) -> Tensor:
-    """(N, n) positions less the mean of their graph: the projection onto the subspace without centre of mass."""
-    ones = pos.new_ones(len(pos), 1)
-    count = pos.new_zeros(num_graphs, 1).index_add(0, batch, ones).clamp_min(1)
-    mean = pos.new_zeros(num_graphs, pos.shape[1]).index_add(0, batch, pos) / count
-    return pos - mean[batch]
 
 
 def noise_like(state: Tensor, batch: Tensor, num_graphs: int, generator: torch.Generator | None = None) -> Tensor:

@@ -26,7 +26,7 @@ from plugins.equivariant.geometry.invariants import (
     spatial_attributes,
 )
 from plugins.equivariant.geometry.norms import safe_norm
-from plugins.equivariant.geometry.rotations import random_rotations
+from plugins.equivariant.geometry.rotations import random_orthogonal
 
 __all__ = [
     "Grid",
@@ -48,7 +48,7 @@ __all__ = [
     "position",
     "position_orientation",
     "quadrature_weights",
-    "random_rotations",
+    "random_orthogonal",
     "repulsion",
     "safe_norm",
     "spatial_attributes",

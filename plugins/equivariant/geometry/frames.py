@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from plugins.equivariant.graphs.scatter import scatter_sum
+from plugins.equivariant.graphs.scatter import centre, scatter_sum
 
 
 def equivariant_frames(pos: Tensor, batch: Tensor, num_graphs: int, eps: float = 1e-12) -> Tensor:
@@ -21,7 +21,7 @@ def equivariant_frames(pos: Tensor, batch: Tensor, num_graphs: int, eps: float =
     """
     n = pos.shape[1]
     count = torch.bincount(batch, minlength=num_graphs).clamp(min=1).to(pos)[:, None]
-    centred = pos - (scatter_sum(pos, batch, num_graphs) / count).index_select(0, batch)
+    centred = centre(pos, batch, num_graphs)
     square = centred.square().sum(-1, keepdim=True)
     scale = (scatter_sum(square, batch, num_graphs) / count).clamp(min=eps)
     first = scatter_sum(square * centred, batch, num_graphs) / (count * scale**1.5)

@@ -1,4 +1,4 @@
-"""Random elements of SO(n) and O(n)."""
+"""Random orthogonal matrices."""
 
 from __future__ import annotations
 
@@ -6,23 +6,31 @@ import torch
 from torch import Tensor
 
 
-def random_rotations(
-    count: int,
-    n: int = 3,
-    *,
-    improper: bool = False,
-    generator: torch.Generator | None = None,
-    dtype: torch.dtype | None = None,
-    device: torch.device | str | None = None,
-) -> Tensor:
-    """(count, n, n) matrices of SO(n), uniform (Haar); with `improper`, of determinant -1 instead.
+def random_orthogonal(count: int, like: Tensor, proper: bool = False) -> Tensor:
+    """Uniformly distributed (Haar) orthogonal matrices from torch's global generator.
 
-    By QR decomposition of a Gaussian matrix with the signs of R fixed (Mezzadri 2007), in float64.
+    The QR decomposition of a Gaussian matrix with positive diagonal of R (Mezzadri 2007, math-ph/0609050).
+
+    Args:
+        count: number of matrices.
+        like: its last dimension is the space's n; its dtype and device are those of the result.
+        proper: rotations only (determinant 1).
+
+    Returns:
+        (count, n, n).
     """
-    gaussian = torch.randn(count, n, n, generator=generator, dtype=torch.float64, device=device)
-    q, r = torch.linalg.qr(gaussian)
-    q = q * r.diagonal(dim1=-2, dim2=-1).sign()[:, None, :]
-    wanted = -1.0 if improper else 1.0
-    flip = torch.linalg.det(q).sign() * wanted
-    q = torch.cat([q[..., :1] * flip[:, None, None], q[..., 1:]], -1)
-    return q.to(dtype or torch.get_default_dtype())
+    n = like.shape[-1]
+    gaussian = torch.randn(count, n, n, dtype=like.dtype, device=like.device)
+    # Gram-Schmidt is the QR decomposition with positive diagonal; batched LAPACK calls would cost more than the step
+    columns: list[Tensor] = []
+    for k in range(n):
+        column = gaussian[:, :, k]
+        for _ in range(2):
+            for previous in columns:
+                column = column - (previous * column).sum(-1, keepdim=True) * previous
+        columns.append(column / column.norm(dim=-1, keepdim=True))
+    matrices = torch.stack(columns, dim=-1)
+    if proper:
+        sign = torch.linalg.det(matrices).sign()[:, None, None]
+        matrices = torch.cat([matrices[:, :, :1] * sign, matrices[:, :, 1:]], dim=-1)
+    return matrices

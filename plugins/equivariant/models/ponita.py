@@ -11,7 +11,7 @@ from plugins.equivariant.geometry.frames import equivariant_frames
 from plugins.equivariant.geometry.grids import OrientationGrid, make_grid
 from plugins.equivariant.geometry.invariants import ATTRIBUTES, fiber_attributes, grid_attributes, position
 from plugins.equivariant.geometry.norms import safe_norm
-from plugins.equivariant.geometry.rotations import random_rotations
+from plugins.equivariant.geometry.rotations import random_orthogonal
 from plugins.equivariant.graphs import Graph
 from plugins.equivariant.layers.conv import PositionOrientationConv
 from plugins.equivariant.layers.convnext import ConvNextBlock
@@ -183,7 +183,7 @@ class PONITA(nn.Module):
         if self.frames == "fixed":
             return None
         if self.frames == "random":
-            return random_rotations(graph.num_graphs, self.n, dtype=graph.pos.dtype, device=graph.pos.device)
+            return random_orthogonal(graph.num_graphs, graph.pos.double(), proper=True).to(graph.pos)
         if graph.shifts is not None:
             raise ValueError("frames='graph' needs clouds without periodic images: choose 'fixed' or 'random'")
         return equivariant_frames(graph.pos, graph.batch, graph.num_graphs)

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from framework.figures import save_figure
 from plugins.equivariant import figures_tasks
+from plugins.equivariant.geometry import random_orthogonal
 from plugins.equivariant.graphs import Graph
 from plugins.equivariant.modules.equal_time import EqualTime
 from plugins.equivariant.nbody import fitted_time
-from plugins.equivariant.rotations import random_orthogonal
 
 
 class Forecaster(nn.Module):

@@ -12,12 +12,12 @@ from tqdm import tqdm
 from framework.figures import save_figure
 from plugins.equivariant import figures_tasks
 from plugins.equivariant.calculator import Evaluation
+from plugins.equivariant.geometry import random_orthogonal
 from plugins.equivariant.graphs import Graph
 from plugins.equivariant.modules.equal_time import EqualTime
 from plugins.equivariant.molecules import SYMBOLS, reference_energies
 from plugins.equivariant.molecules.graphs import check_species
 from plugins.equivariant.potentials import Potential, Trajectory, energy_drift, net_torque, nve, rotational_spread
-from plugins.equivariant.rotations import random_orthogonal
 
 
 class Potentials(EqualTime):

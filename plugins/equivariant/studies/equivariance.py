@@ -12,9 +12,8 @@ from tqdm import tqdm
 from framework.study import Study
 from plugins.equivariant.equivariance import equivariance_error, random_cloud
 from plugins.equivariant.figures_equivariance import error_figure, resolution_figure
-from plugins.equivariant.geometry import make_grid
+from plugins.equivariant.geometry import make_grid, random_orthogonal
 from plugins.equivariant.models import EGNN, PONITA
-from plugins.equivariant.rotations import random_orthogonal
 from plugins.equivariant.studies.straightforward import StraightforwardPONITA
 
 TRANSFORMATIONS = ("translation", "permutation", "rotation", "reflection", "grid_rotation", "grid_turned_too")

@@ -78,9 +78,7 @@ class Speed(Study):
         fast, plain = (energy_and_forces(networks[name], graph)[1] for name in ("ponita", "straightforward"))
         difference = float((fast - plain).norm() / plain.norm())
         if difference > 1e-3:
-            raise RuntimeError(
-                f"the fast and the straightforward networks differ by {difference:.2g}"
-            )
+            raise RuntimeError(f"the fast and the straightforward networks differ by {difference:.2g}")
         metrics = {"largest_difference": difference}
         for forces, name in ((True, "step_ms"), (False, "step_ms_without_forces")):
             for model, ms in self.times(networks, graph, forces, self.repeats).items():

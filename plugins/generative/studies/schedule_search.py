@@ -29,12 +29,11 @@ class Judged:
     Attributes:
         found: Of the search.
         searched: Errors of the schedule found.
-        fixed_name, fixed: Name and errors of the fixed schedule that does best on the held-out noise itself.
+        fixed: Errors of the fixed schedule, among the finalists, that does best on the held-out noise itself.
     """
 
     found: Found
     searched: Tensor
-    fixed_name: str
     fixed: Tensor
 
     @property
@@ -143,9 +142,8 @@ class ScheduleSearch(Study):
         generator = np.random.default_rng((self.seed, nfe))
         found = find_schedule(inside, SIGMA_MAX, SIGMA_MIN, space, self.evaluations, generator, progress=True)
         found.schedule.save(self.run_dir / "schedules" / f"{name}_nfe{nfe}.yaml")
-        fixed = {name: outside.errors(schedule).cpu() for name, (schedule, _) in found.finalists.items()}
-        best = min(fixed, key=lambda name: rms(fixed[name]))
-        return Judged(found, outside.errors(found.schedule).cpu(), best, fixed[best])
+        fixed = min((outside.errors(schedule).cpu() for schedule, _ in found.finalists.values()), key=rms)
+        return Judged(found, outside.errors(found.schedule).cpu(), fixed)
 
     @staticmethod
     def _metrics(results: Mapping[str, Mapping[int, Judged]]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
+from framework.data import keep, load_kept
 
 VERSION = 1  # raise when what is cached is computed differently, so that old files are not taken for new results
 
@@ -33,20 +34,11 @@ def cached(kind: str, settings: dict[str, Any], make: Callable[[], dict[str, Any
     """
     key = json.dumps({"version": VERSION, **settings}, sort_keys=True)
     path = cache_folder() / f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
-    if path.is_file():
-        try:
-            return torch.load(path, weights_only=True)
-        except Exception:
-            # a damaged file is worth no more than a missing one
-            path.unlink(missing_ok=True)
+    if (kept := load_kept(path)) is not None:
+        return kept
     result = make()
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(result, temporary)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        keep(path, result)
     return result
 
 

@@ -94,7 +94,5 @@ class EncoderDiscriminator(nn.Module):
         """x, x_next (B, T, D), t (B,), text (B, E), mask (B, T) bool -> logits (B,)."""
         pair = torch.cat([x, x_next], dim=-1) * mask[..., None]
         first = (self.time(t) + self.text(text) + self.token)[:, None]
-        tokens = torch.cat([first, self.patches.tokens(pair)], dim=1)
-        seen = mask.view(len(mask), -1, self.patch).any(-1)
-        seen = torch.cat([seen.new_ones(len(seen), 1), seen], dim=1)
-        return self.judge(self.transformer(tokens + self.positions[: tokens.shape[1]], seen)[:, 0]).squeeze(1)
+        hidden = self.transformer.prefixed(first, self.patches.tokens(pair), self.patches.seen(mask), self.positions)
+        return self.judge(hidden[:, 0]).squeeze(1)

@@ -61,8 +61,6 @@ class EMDMGenerator(nn.Module):
     def forward(self, x: Tensor, t: Tensor, z: Tensor, text: Tensor, mask: Tensor) -> Tensor:
         """x (B, T, D), t (B,) in 0 … steps - 1, z (B, latent), text (B, E), mask (B, T) bool -> x0 (B, T, D)."""
         prefix = torch.stack([self.time(t), self.text(text), self.mapping(z)], dim=1)
-        tokens = torch.cat([prefix, self.patches.tokens(x * mask[..., None])], dim=1)
-        seen = mask.view(len(mask), -1, self.patch).any(-1)
-        every = torch.cat([seen.new_ones(len(seen), 3), seen], dim=1)
-        hidden = self.transformer(self.dropout(tokens + self.positions[: tokens.shape[1]]), every)
+        tokens, seen = self.patches.tokens(x * mask[..., None]), self.patches.seen(mask)
+        hidden = self.transformer.prefixed(prefix, tokens, seen, self.positions, self.dropout)
         return self.patches.frames(hidden[:, 3:], seen)

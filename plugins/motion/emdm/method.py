@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..guidance import drop_condition, guided
 from ..losses import GeometricLoss
-from ..methods import Averaged, Method, Noise, Update, gaussian_noise, guard_known
+from ..methods import Averaged, Method, Noise, Update, keep_known
 from ..networks import computed_frames, length_mask, pad_frames
 from .diffusion import DenoisingSteps
 from .losses import adversarial_loss, discriminator_loss, r1_penalty
@@ -169,12 +169,10 @@ class EMDM(Method):
         Args:
             guidance: in place of the method's own.
         """
-        self.check_request(text_emb, lengths)
-        edit = guard_known(known, motion, len(text_emb), self.frames)
+        source, edit = self.open_request(text_emb, lengths, generator, noise, known, motion)
         frames = computed_frames(lengths, self.generator.patch)
         mask = length_mask(lengths, frames)
         scale = self.guidance if guidance is None else guidance
-        source = noise or gaussian_noise(text_emb, generator)
         shape = (len(text_emb), frames, self.features)
 
         def answer(x: Tensor, t: Tensor, z: Tensor, mask: Tensor, text: Tensor) -> Tensor:
@@ -184,8 +182,6 @@ class EMDM(Method):
         for step in reversed(range(self.diffusion.steps)):
             t = torch.full((len(x),), step, device=x.device)
             z = source((len(x), self.generator.latent))
-            x0 = guided(answer, text_emb, scale, x, t, z, mask)
-            if edit is not None:
-                x0 = torch.where(edit[0][:, :frames], edit[1][:, :frames], x0)
+            x0 = keep_known(guided(answer, text_emb, scale, x, t, z, mask), edit)
             x = self.diffusion.posterior(x0, x, t, source(shape)) if step else x0
         return pad_frames(x, self.frames, lengths)

@@ -1,6 +1,6 @@
 """Judges: an evaluator trained on the training split and frozen, and the protocol that all generators go through."""
 
-from plugins.motion.evaluation.clips import LabelledClips, cell_numbers, frame_mask
+from plugins.motion.evaluation.clips import LabelledClips, cell_numbers
 from plugins.motion.evaluation.network import Judgement, MotionEvaluator
 from plugins.motion.evaluation.protocol import Judge, Sampler, evaluate, stratified_order
 from plugins.motion.evaluation.table import EvaluationTable, Sample
@@ -25,7 +25,6 @@ __all__ = [
     "cell_numbers",
     "evaluate",
     "fingerprint",
-    "frame_mask",
     "held_out_scores",
     "stratified_order",
     "train_evaluator",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import torch
 from torch import Tensor
+
+from plugins.motion.networks import length_mask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,16 +58,11 @@ class LabelledClips:
     @property
     def mask(self) -> Tensor:
         """(N, T), True on real frames."""
-        return frame_mask(self.lengths, self.motion.shape[1])
+        return length_mask(self.lengths, self.motion.shape[1])
 
     def __getitem__(self, index: Tensor) -> LabelledClips:
         picked = {k: getattr(self, k)[index] for k in ("motion", "lengths", "content", "style", "text_emb")}
         return LabelledClips(**picked, text=tuple(self.text[i] for i in index.tolist()))
-
-
-def frame_mask(lengths: Tensor, frames: int) -> Tensor:
-    """(N, frames) bool, True where a frame is real."""
-    return torch.arange(frames, device=lengths.device) < lengths[:, None]
 
 
 def cell_numbers(content: Tensor, style: Tensor) -> Tensor:

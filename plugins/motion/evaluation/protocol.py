@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from plugins.motion.evaluation import rows as degenerate
-from plugins.motion.evaluation.clips import LabelledClips, cell_numbers, frame_mask
+from plugins.motion.evaluation.clips import LabelledClips, cell_numbers
 from plugins.motion.evaluation.network import MotionEvaluator
 from plugins.motion.evaluation.table import EvaluationTable, Sample
 from plugins.motion.evaluation.training import EvaluatorSettings, cached_evaluator, fingerprint, held_out_scores
@@ -35,6 +35,7 @@ from plugins.motion.metrics import (
     multimodality,
     r_precision,
 )
+from plugins.motion.networks import length_mask
 
 Sampler = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 """``sampler(text_emb (B, E), lengths (B,), generator) -> motion (B, T, D)``, normalised, zero on padding."""
@@ -79,7 +80,7 @@ class Judge:
 
     @torch.no_grad()
     def embed(self, motion: Tensor, lengths: Tensor) -> Tensor:
-        return self.evaluator.embed(motion, frame_mask(lengths, motion.shape[1]))
+        return self.evaluator.embed(motion, length_mask(lengths, motion.shape[1]))
 
     def positions(self, motion: Tensor) -> Tensor:
         """Joint positions (N, T, J, 3) in metres of normalised features."""
@@ -99,7 +100,7 @@ class Judge:
         Args:
             compared: (M, E) embeddings for the Fréchet distance, where they are not those of ``motion``.
         """
-        mask = frame_mask(lengths, motion.shape[1])
+        mask = length_mask(lengths, motion.shape[1])
         content, cells = self.test.content[which], self.cells[which]
         out = self.evaluator(motion, mask)
         positions = self.positions(motion)
@@ -129,7 +130,7 @@ class Judge:
     def check_shares(self, motion: Tensor, lengths: Tensor, which: Tensor) -> dict[str, float]:
         """Share of motions that pass, for every content label that claims something checkable."""
         content = self.test.content[which]
-        passed, checked = self.checks(self.positions(motion), frame_mask(lengths, motion.shape[1]), content)
+        passed, checked = self.checks(self.positions(motion), length_mask(lengths, motion.shape[1]), content)
         return {
             label: float(passed[own].double().mean())
             for i, label in enumerate(self.data.contents)
@@ -295,7 +296,7 @@ def _generate(
                 f"expected ({len(text)}, up to {frames} frames, {clips.motion.shape[2]})"
             )
         motion = torch.nn.functional.pad(motion, (0, 0, 0, frames - motion.shape[1]))
-        parts.append(motion * frame_mask(lengths.cpu(), frames).unsqueeze(-1))
+        parts.append(motion * length_mask(lengths.cpu(), frames).unsqueeze(-1))
     return torch.cat(parts)
 
 

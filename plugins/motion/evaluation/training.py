@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from plugins.motion.evaluation.clips import LabelledClips, cell_numbers, frame_mask
+from plugins.motion.evaluation.clips import LabelledClips, cell_numbers
 from plugins.motion.evaluation.network import MotionEvaluator
 from plugins.motion.metrics import accuracy
+from plugins.motion.networks import length_mask
 
 VERSION = 1  # of the recipe: raise it when a change here gives other weights
 
@@ -105,7 +106,7 @@ def train_evaluator(
                 order += torch.randperm(len(dataset)).tolist()
             chosen, order = order[: s.batch_size], order[s.batch_size :]
             batch = dataset.__getitems__(chosen)
-            mask = frame_mask(shortened(batch["lengths"], s.shortest), batch["motion"].shape[1])
+            mask = length_mask(shortened(batch["lengths"], s.shortest), batch["motion"].shape[1])
             out = network(batch["motion"], mask)
             text = network.embed_text(batch["text_emb"])
             loss = (

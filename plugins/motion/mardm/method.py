@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..guidance import drop_condition
-from ..methods import Averaged, Method, Noise, Update, gaussian_noise, guard_known
+from ..methods import Averaged, Method, Noise, Update
 from ..methods.rates import warm_cosine
 from ..networks import computed_frames, length_mask, pad_frames, token_lengths
 from .autoencoder import MotionAutoencoder, latent_statistics, reconstruction_loss
@@ -165,14 +165,12 @@ class MARDM(Method):
             steps: of the unmasking, in place of the method's own.
             guidance: in place of the method's own.
         """
-        self.check_request(text_emb, lengths)
+        source, edit = self.open_request(text_emb, lengths, generator, noise, known, motion)
         clips, unit = len(text_emb), self.autoencoder.unit
-        edit = guard_known(known, motion, clips, self.frames)
         frames = computed_frames(lengths, unit)
         tokens = token_lengths(lengths, unit)
         seen = length_mask(tokens, frames // unit)
         scale = self.guidance if guidance is None else guidance
-        source = noise or gaussian_noise(text_emb, generator)
         transformer, head = self.averaged.module.transformer, self.averaged.module.head
 
         latents = transformer.mask_latent.to(text_emb.dtype).expand(clips, frames // unit, -1)

@@ -13,7 +13,7 @@ from plugins.generative.solvers import Ancestral, Solver
 
 from ..guidance import drop_condition, guided
 from ..losses import GeometricLoss
-from ..methods import Averaged, Method, Noise, Update, gaussian_noise, guard_known
+from ..methods import Averaged, Method, Noise, Update, keep_known
 from ..networks import computed_frames, length_mask, pad_frames
 from .schedule import cosine_betas, respaced
 
@@ -93,20 +93,17 @@ class MDM(Method):
             solver: ancestral sampling when omitted; ``DDIM()`` or ``DPMSolverPP2M()`` are deterministic.
             guidance: in place of the method's own.
         """
-        self.check_request(text_emb, lengths)
-        edit = guard_known(known, motion, len(text_emb), self.frames)
+        source, edit = self.open_request(text_emb, lengths, generator, noise, known, motion)
         frames = computed_frames(lengths, self.network.patch)
         mask = length_mask(lengths, frames)
         scale = self.guidance if guidance is None else guidance
-        source = noise or gaussian_noise(text_emb, generator)
         shape = (len(text_emb), frames, self.features)
 
-        def network(x: Tensor, t: Tensor) -> Tensor:
-            def answer(x: Tensor, t: Tensor, mask: Tensor, text: Tensor) -> Tensor:
-                return self.averaged(x, t, text, mask)
+        def answer(x: Tensor, t: Tensor, mask: Tensor, text: Tensor) -> Tensor:
+            return self.averaged(x, t, text, mask)
 
-            x0 = guided(answer, text_emb, scale, x, t, mask)
-            return x0 if edit is None else torch.where(edit[0][:, :frames], edit[1][:, :frames], x0)
+        def network(x: Tensor, t: Tensor) -> Tensor:
+            return keep_known(guided(answer, text_emb, scale, x, t, mask), edit)
 
         levels = respaced(self.schedule, steps)
         clips = (solver or Ancestral()).sample(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from ..networks import Patches, TimestepEmbedding, Transformer, positions
@@ -51,8 +50,6 @@ class MDMNetwork(nn.Module):
         T is a multiple of ``patch``, at most ``frames``.
         """
         token = (self.time(t) + self.text(text))[:, None]
-        tokens = torch.cat([token, self.patches.tokens(x * mask[..., None])], dim=1)
-        seen = mask.view(len(mask), -1, self.patch).any(-1)
-        every = torch.cat([seen.new_ones(len(seen), 1), seen], dim=1)
-        hidden = self.transformer(self.dropout(tokens + self.positions[: tokens.shape[1]]), every)
+        tokens, seen = self.patches.tokens(x * mask[..., None]), self.patches.seen(mask)
+        hidden = self.transformer.prefixed(token, tokens, seen, self.positions, self.dropout)
         return self.patches.frames(hidden[:, 1:], seen)

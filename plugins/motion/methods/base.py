@@ -16,6 +16,9 @@ from .rates import warm_cosine
 Noise = Callable[[tuple[int, ...]], Tensor]
 """``noise(shape) -> unit normals``; the first dimension is the clips'."""
 
+Edit = tuple[Tensor, Tensor]
+"""``known`` (B, frames, 1 or D) bool, and ``motion`` (B, frames, D), which must stay where that is True."""
+
 Batch = Mapping[str, Any]
 """``motion`` (B, T, D) normalised, ``lengths`` (B,), ``mask`` (B, T) bool, ``text_emb`` (B, E)."""
 
@@ -113,14 +116,24 @@ class Method(nn.Module, ABC):
                 f"{self.features}): set frames and features to the data's"
             )
 
-    def check_request(self, text_emb: Tensor, lengths: Tensor) -> None:
-        """Refuse a request whose parts do not belong together."""
+    def open_request(
+        self,
+        text_emb: Tensor,
+        lengths: Tensor,
+        generator: torch.Generator | None,
+        noise: Noise | None,
+        known: Tensor | None,
+        motion: Tensor | None,
+    ) -> tuple[Noise, Edit | None]:
+        """What ``generate`` begins with: the arguments checked, the source of noise, and the edit if there is one."""
         if text_emb.ndim != 2 or lengths.shape != text_emb.shape[:1]:
             raise ValueError(
                 f"text_emb (B, E) and lengths (B,) do not belong together: shapes {tuple(text_emb.shape)} and "
                 f"{tuple(lengths.shape)}"
             )
         check_lengths(lengths, self.frames)
+        source = noise or gaussian_noise(text_emb, generator)
+        return source, guard_known(known, motion, len(text_emb), self.frames)
 
 
 def gaussian_noise(like: Tensor, generator: torch.Generator | None) -> Noise:
@@ -132,7 +145,7 @@ def gaussian_noise(like: Tensor, generator: torch.Generator | None) -> Noise:
     return noise
 
 
-def guard_known(known: Tensor | None, motion: Tensor | None, clips: int, frames: int) -> tuple[Tensor, Tensor] | None:
+def guard_known(known: Tensor | None, motion: Tensor | None, clips: int, frames: int) -> Edit | None:
     """``known`` as (B, frames, 1 or D) bool with its ``motion``, or None without an edit.
 
     Raises:
@@ -148,3 +161,11 @@ def guard_known(known: Tensor | None, motion: Tensor | None, clips: int, frames:
             f"{tuple(motion.shape)}"
         )
     return (known if known.ndim == 3 else known[..., None]), motion
+
+
+def keep_known(x: Tensor, edit: Edit | None) -> Tensor:
+    """Motion x (B, T, D), T at most ``frames``, with what an edit gives put in its place."""
+    if edit is None:
+        return x
+    known, motion = (part[:, : x.shape[1]] for part in edit)
+    return torch.where(known, motion, x)

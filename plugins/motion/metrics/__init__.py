@@ -1,6 +1,6 @@
 """Metrics of generated motion, as plain functions of features or positions."""
 
-from plugins.motion.metrics.frechet import frechet_distance, gaussian_fit, gaussian_frechet
+from plugins.generative.metrics import frechet_distance
 from plugins.motion.metrics.intervals import Interval, confidence_interval
 from plugins.motion.metrics.physical import PhysicalChecks, heading, net_yaw, root_speed, wrist_lead
 from plugins.motion.metrics.quality import acceleration_rms, bone_drift, foot_skating
@@ -18,8 +18,6 @@ __all__ = [
     "diversity",
     "foot_skating",
     "frechet_distance",
-    "gaussian_fit",
-    "gaussian_frechet",
     "heading",
     "matching_distance",
     "multimodality",

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from plugins.motion.kinematics import sideways
+
 TURN_LEFT, TURN_RIGHT, HAND_LEFT, HAND_RIGHT, RUN, WALK = range(6)
 KINDS = ("turn left", "turn right", "left hand up", "right hand up", "run", "walk")
 
@@ -42,10 +44,9 @@ def heading(positions: Tensor, face_joints: Sequence[int]) -> Tensor:
         positions: (..., T, J, 3).
         face_joints: right hip, left hip, right shoulder, left shoulder.
     """
-    right_hip, left_hip, right_shoulder, left_shoulder = (positions[..., j, :] for j in face_joints)
-    to_left = (left_hip - right_hip) + (left_shoulder - right_shoulder)
-    # forward = left × up for a body whose left is at +x when it faces +z
-    return torch.atan2(-to_left[..., 2], to_left[..., 0])
+    to_right = sideways(positions, face_joints)
+    # forward = up × right for a body whose right is at -x when it faces +z
+    return torch.atan2(to_right[..., 2], -to_right[..., 0])
 
 
 def net_yaw(positions: Tensor, mask: Tensor, face_joints: Sequence[int]) -> Tensor:

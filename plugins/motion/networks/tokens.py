@@ -92,6 +92,10 @@ class Patches(nn.Module):
             raise ValueError(f"{frames} frames do not make whole tokens of patch = {self.patch}; pad them")
         return self.read(x.reshape(batch, frames // self.patch, self.patch * features))
 
+    def seen(self, mask: Tensor) -> Tensor:
+        """Frames that are real (B, T) as tokens that hold one (B, T / patch)."""
+        return mask.view(len(mask), -1, self.patch).any(-1)
+
     def frames(self, tokens: Tensor, seen: Tensor | None = None) -> Tensor:
         """(B, N, width) -> (B, N * patch, features).
 

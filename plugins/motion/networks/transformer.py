@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -86,6 +87,21 @@ class Transformer(nn.Module):
             TransformerLayer(width, heads, hidden, activation, dropout, norm) for _ in range(layers)
         )
         self.norm = nn.LayerNorm(width) if norm == "pre" else nn.Identity()
+
+    def prefixed(
+        self, prefix: Tensor, tokens: Tensor, seen: Tensor, positions: Tensor, dropout: nn.Module | None = None
+    ) -> Tensor:
+        """``forward`` over tokens (B, N, width) behind a prefix (B, P, width) that all may see, positions added.
+
+        Args:
+            seen: (B, N) bool, of the tokens.
+            positions: (P + N or more, width).
+            dropout: of what is read.
+        """
+        x = torch.cat([prefix, tokens], dim=1)
+        x = x + positions[: x.shape[1]]
+        every = torch.cat([seen.new_ones(len(seen), prefix.shape[1]), seen], dim=1)
+        return self(x if dropout is None else dropout(x), every)
 
     def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
         """x (B, N, width); seen (B, N) bool, False on padding, which no token attends to."""

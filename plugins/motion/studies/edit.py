@@ -6,7 +6,7 @@ import torch
 
 from framework.errors import UserError
 from framework.study import Study
-from plugins.motion.evaluation.clips import frame_mask
+from plugins.motion.networks import length_mask
 from plugins.motion.studies.trained import load_trained, seeded, write_motions
 
 TASKS = ("inbetween", "continue")
@@ -73,7 +73,7 @@ class EditMotion(Study):
                 known[i, length - head : length] = True
         sample = trained.model.sampler(row)
         edited = sample(data.encode_text(texts), lengths, seeded(self.seed), known=known, motion=motion)
-        mask = frame_mask(lengths, motion.shape[1])
+        mask = length_mask(lengths, motion.shape[1])
         metrics = self._errors(trained, motion, edited, known, mask)
         shown = []
         for real, made, stays, length, text in zip(

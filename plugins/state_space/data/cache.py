@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
+from framework.data import keep, load_kept
 from plugins.state_space.ptd.cache import cache_folder
 
 
@@ -23,15 +21,8 @@ def cached(kind: str, settings: dict[str, Any], make: Callable[[], dict[str, Any
     """
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     path = cache_folder() / f"{kind}-{digest}.pt"
-    if path.is_file():
-        try:
-            return torch.load(path, weights_only=True)
-        except Exception:
-            # a damaged file is worth no more than a missing one
-            path.unlink(missing_ok=True)
+    if (kept := load_kept(path)) is not None:
+        return kept
     result = make()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    torch.save(result, temporary)
-    temporary.replace(path)
+    keep(path, result)
     return result

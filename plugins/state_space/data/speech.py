@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import tarfile
 import wave
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from framework.data import data_dir, fetch
+from framework.data import data_dir, fetch, keep
 from plugins.state_space.data.loading import SequenceData, Sequences
 from plugins.state_space.ptd.cache import cache_folder
 
@@ -86,10 +85,7 @@ def load_speech() -> tuple[list[Tensor], Tensor, Tensor]:
             "digits": torch.tensor([int(key[0]) for key in keys]),
             "indices": torch.tensor([key[2] for key in keys]),
         }
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        temporary = cached.with_suffix(f".{os.getpid()}.tmp")
-        torch.save(stored, temporary)
-        temporary.replace(cached)
+        keep(cached, stored)
     waveforms = list(torch.split(stored["samples"], stored["lengths"].tolist()))
     return waveforms, stored["digits"], stored["indices"]
 

@@ -16,12 +16,12 @@ from plugins.equivariant.geometry import (
     make_grid,
     moments,
     position_orientation,
+    random_orthogonal,
     repulsion,
 )
 from plugins.equivariant.graphs import Graph, collate, fully_connected, radius_graph, scatter_sum
 from plugins.equivariant.models import EGNN, PONITA, SteerableNet
 from plugins.equivariant.readout import energy_and_forces, pool
-from plugins.equivariant.rotations import random_orthogonal
 from plugins.equivariant.studies.equivariance import _fivefold
 from plugins.equivariant.studies.straightforward import StraightforwardPONITA, copy_weights
 

@@ -10,9 +10,9 @@ import torch
 from plugins.equivariant import diffusion
 from plugins.equivariant.calculator import Evaluation, as_calculator
 from plugins.equivariant.data import ExtXYZData, NBodyData, QM9Data, SmallMoleculesData
-from plugins.equivariant.data.frames import join
 from plugins.equivariant.data.qm9 import qm9_order
-from plugins.equivariant.graphs import collate
+from plugins.equivariant.geometry import random_orthogonal
+from plugins.equivariant.graphs import collate, end_to_end
 from plugins.equivariant.models import EGNN, PONITA
 from plugins.equivariant.modules import EqualTime, NBodyForecasters
 from plugins.equivariant.modules.nbody import averaged_forecast, flip_charges, transform
@@ -30,7 +30,6 @@ from plugins.equivariant.molecules.graphs import batch_frames, frame_graph
 from plugins.equivariant.molecules.qm9 import FREE_ATOMS, HARTREE
 from plugins.equivariant.nbody import ChargedParticles, coulomb_forces, energy, fitted_time, simulate
 from plugins.equivariant.potentials import Potential, energy_drift, net_torque, nve, rotational_spread
-from plugins.equivariant.rotations import random_orthogonal
 
 
 def molecule(n=5, seed=0, species=(1, 6, 8), energy=-3.0):
@@ -346,13 +345,13 @@ def test_single_atoms_have_their_reference_energy_and_no_force():
 
 
 def batch_without_targets(frames):
-    return join([frame_graph(Frame(f.numbers, f.pos)) for f in frames])
+    return end_to_end([frame_graph(Frame(f.numbers, f.pos)) for f in frames])
 
 
 def test_join_is_collate():
     frames = [molecule(3), molecule(1, 1), molecule(5, 2)]
     graphs = [frame_graph(f) for f in frames]
-    one, two = join(graphs), collate(graphs)
+    one, two = end_to_end(graphs), collate(graphs)
     for name in ("pos", "x", "edge_index", "batch"):
         assert torch.equal(getattr(one, name), getattr(two, name))
     assert one.y.keys() == two.y.keys() and one.paired == two.paired
