@@ -40,8 +40,11 @@ class KernelMLP(nn.Module):
 
     def hidden(self, attributes: Tensor) -> Tensor:
         """The basis functions (..., basis_dim) before their last GELU."""
-        (out,) = gelu_linear(self.first(self.features(attributes)), [self.second.weight], self.second.bias)
-        return out
+        features = self.features.leading(attributes).flatten(1)
+        # laid out so that the products of its gradients, thin matrices all, are fast ones
+        first = torch.addmm(self.first.bias, features.T, self.first.weight.T.contiguous())
+        (out,) = gelu_linear(first, [self.second.weight], self.second.bias)
+        return out.view(*attributes.shape[:-1], out.shape[1])
 
     def kernels(self, attributes: Tensor, weights: list[Tensor]) -> list[Tensor]:
         """Linear maps (..., C) of the basis functions, one for each weight (C, basis_dim), in one pass over them."""

@@ -34,11 +34,15 @@ class PolynomialFeatures(nn.Module):
 
     def forward(self, attributes: Tensor) -> Tensor:
         """(..., d) → (..., number of monomials), ordered by order and then lexicographically."""
+        return self.leading(attributes).movedim(0, -1)
+
+    def leading(self, attributes: Tensor) -> Tensor:
+        """The same with the monomials in front, (number of monomials, ...)."""
         known: dict[tuple[int, ...], Tensor] = {(i,): a for i, a in enumerate(attributes.unbind(-1))}
         for monomial in self.monomials:
             if monomial not in known:
                 known[monomial] = known[monomial[:-1]] * known[monomial[-1:]]
-        return torch.stack([known[m] for m in self.monomials], -1)
+        return torch.stack([known[m] for m in self.monomials])
 
     def fold(self, weight: Tensor) -> Tensor:
         """Turn the weight (out, tensor_length) of a linear map of tensor powers into one (out, out_features)."""

@@ -100,12 +100,14 @@ class _GeluLinearBackward(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *weights_grads: Tensor) -> Tensor:
-        ctx.save_for_backward(x, *weights_grads)
         count = len(weights_grads) // 2
         weights, grads = weights_grads[:count], weights_grads[count:]
-        out = torch.empty_like(x)
+        pulled, out = torch.empty_like(x), torch.empty_like(x)
         for rows in _chunks(x):
-            torch.ops.aten.gelu_backward.grad_input(_pull(grads, weights, rows), x[rows], grad_input=out[rows])
+            mine = _pull(grads, weights, rows, out=pulled[rows])
+            torch.ops.aten.gelu_backward.grad_input(mine, x[rows], grad_input=out[rows])
+        ctx.save_for_backward(x, *weights_grads)
+        ctx.pulled = pulled  # neither input nor output: a third derivative makes it anew
         return out
 
     @staticmethod
@@ -122,7 +124,7 @@ class _GeluLinearBackward(torch.autograd.Function):
         on_weights = [torch.zeros_like(w) if _parameter_gradients else None for w in weights]
         on_grads = [torch.empty_like(g) for g in grads]
         for rows in _chunks(x):
-            torch.mul(_pull(grads, weights, rows).mul_(outer[rows]), _fast_curvature(x[rows]), out=on_x[rows])
+            torch.mul(_fast_curvature(x[rows]).mul_(outer[rows]), ctx.pulled[rows], out=on_x[rows])
             slope = torch.ops.aten.gelu_backward(outer[rows], x[rows])
             for total, mine, grad, w in zip(on_weights, on_grads, grads, weights, strict=True):
                 torch.mm(slope, w.T, out=mine[rows])
@@ -163,15 +165,17 @@ def _curvature(x: Tensor) -> Tensor:
 
 
 def _fast_curvature(x: Tensor) -> Tensor:
-    """The same in two buffers; the exponential is kept out of the slow range of denormal numbers."""
-    square = x * x
-    curvature = (square * -0.5).clamp_(min=-80.0).exp_()
-    return curvature.mul_(square.sub_(2).mul_(-1 / math.sqrt(2 * math.pi)))
+    """The same in two buffers. With y = -x^2 / 2, exp(y) = s / (1 - s) for s = sigmoid(y) <= 1/2, without
+    cancellation: a sigmoid is the faster of the two, and slow denormal numbers stay out."""
+    y = (x * x).mul_(-0.5).clamp_(min=-80.0)
+    s = torch.sigmoid(y)
+    y.add_(1).mul_(s).mul_(math.sqrt(2 / math.pi))
+    return y.div_(s.neg_().add_(1))
 
 
-def _pull(grads: Sequence[Tensor], weights: Sequence[Tensor], rows: slice) -> Tensor:
+def _pull(grads: Sequence[Tensor], weights: Sequence[Tensor], rows: slice, out: Tensor | None = None) -> Tensor:
     """sum_k grads_k weights_k for some rows."""
-    total = grads[0][rows] @ weights[0]
+    total = torch.mm(grads[0][rows], weights[0], out=out)
     for grad, weight in zip(grads[1:], weights[1:], strict=True):
         total.addmm_(grad[rows], weight)
     return total

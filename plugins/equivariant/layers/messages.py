@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,60 +28,73 @@ def gather_scale_sum(kernel: Tensor, x: Tensor, sender: Tensor, receiver: Tensor
 
 
 class _GatherScaleSum(torch.autograd.Function):
-    """With its partner closed under differentiation: both are faces of sum_e kernel[e] . x[s_e] . g[r_e]."""
+    """With its derivative closed under differentiation: both come from sum_e kernel[e] . x[s_e] . g[r_e]."""
 
     @staticmethod
     def forward(ctx: Any, kernel: Tensor, x: Tensor, sender: Tensor, receiver: Tensor, size: int) -> Tensor:
         ctx.save_for_backward(kernel, x, sender, receiver)
         out = x.new_zeros(size, x.shape[1])
-        rows = _rows(x)
-        for start in range(0, len(sender), len(kernel) or 1):
-            for k, chunk in enumerate(kernel.split(rows)):
-                at = slice(start + k * rows, start + k * rows + len(chunk))
-                out.index_add_(0, receiver[at], x.index_select(0, sender[at]).mul_(chunk))
+        for rows, edges in _chunks(kernel, sender):
+            for at in edges:
+                out.index_add_(0, receiver[at], x.index_select(0, sender[at]).mul_(kernel[rows]))
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         kernel, x, sender, receiver = ctx.saved_tensors
-        grad = grad.contiguous()
-        on_kernel = on_x = None
-        if ctx.needs_input_grad[0]:
-            on_kernel = _GatherProduct.apply(x, grad, sender, receiver, len(kernel))
-        if ctx.needs_input_grad[1]:
-            on_x = _GatherScaleSum.apply(kernel, grad, receiver, sender, len(x))
+        on_kernel, on_x = _GatherScaleSumBackward.apply(kernel, x, grad.contiguous(), sender, receiver)
         return on_kernel, on_x, None, None, None
 
 
-class _GatherProduct(torch.autograd.Function):
-    """(K, D): sum over the edges e that share a row of x[sender[e]] * g[receiver[e]]."""
+class _GatherScaleSumBackward(torch.autograd.Function):
+    """(kernel, x, g) → the gradients of kernel, x[sender[e]] * g[receiver[e]] summed over the edges that share a row,
+    and of x, the transposed messages of g."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, g: Tensor, sender: Tensor, receiver: Tensor, count: int) -> Tensor:
-        ctx.save_for_backward(x, g, sender, receiver)
-        out = x.new_empty(count, x.shape[1])
-        rows = _rows(x)
-        for k, chunk in enumerate(out.split(rows)):
-            for start in range(0, len(sender), count or 1):
-                at = slice(start + k * rows, start + k * rows + len(chunk))
-                left, right = x.index_select(0, sender[at]), g.index_select(0, receiver[at])
-                torch.mul(left, right, out=chunk) if start == 0 else chunk.addcmul_(left, right)
-        return out
+    def forward(
+        ctx: Any, kernel: Tensor, x: Tensor, g: Tensor, sender: Tensor, receiver: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(kernel, x, g, sender, receiver)
+        on_kernel, on_x = torch.empty_like(kernel), torch.zeros_like(x)
+        for rows, edges in _chunks(kernel, sender):
+            for k, at in enumerate(edges):
+                pulled, sent = g.index_select(0, receiver[at]), x.index_select(0, sender[at])
+                if k == 0:
+                    torch.mul(sent, pulled, out=on_kernel[rows])
+                else:
+                    on_kernel[rows].addcmul_(sent, pulled)
+                on_x.index_add_(0, sender[at], pulled.mul_(kernel[rows]))
+        return on_kernel, on_x
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        x, g, sender, receiver = ctx.saved_tensors
-        grad = grad.contiguous()
-        on_x = on_g = None
-        if ctx.needs_input_grad[0]:
-            on_x = _GatherScaleSum.apply(grad, g, receiver, sender, len(x))
-        if ctx.needs_input_grad[1]:
-            on_g = _GatherScaleSum.apply(grad, x, sender, receiver, len(g))
-        return on_x, on_g, None, None, None
+    def backward(ctx: Any, u: Tensor, v: Tensor) -> tuple[Tensor | None, ...]:
+        kernel, x, g, sender, receiver = ctx.saved_tensors
+        u, v = u.contiguous(), v.contiguous()
+        if torch.is_grad_enabled():
+            on_kernel, on_x = _GatherScaleSumBackward.apply(u, v, g, sender, receiver)
+            on_g = _GatherScaleSum.apply(u, x, sender, receiver, len(g))
+            return on_kernel, on_x, on_g + _GatherScaleSum.apply(kernel, v, sender, receiver, len(g)), None, None
+        on_kernel, on_x, on_g = torch.empty_like(kernel), torch.zeros_like(x), torch.zeros_like(g)
+        for rows, edges in _chunks(kernel, sender):
+            for k, at in enumerate(edges):
+                s, r = sender[at], receiver[at]
+                pulled, sent = g.index_select(0, r), v.index_select(0, s)
+                if k == 0:
+                    torch.mul(sent, pulled, out=on_kernel[rows])
+                else:
+                    on_kernel[rows].addcmul_(sent, pulled)
+                on_x.index_add_(0, s, pulled.mul_(u[rows]))
+                on_g.index_add_(0, r, sent.mul_(kernel[rows]).addcmul_(x.index_select(0, s), u[rows]))
+        return on_kernel, on_x, on_g, None, None
 
 
-def _rows(x: Tensor) -> int:
-    return max(1, CHUNK // x.shape[1]) if x.device.type == "cpu" else 1 << 30
+def _chunks(kernel: Tensor, sender: Tensor) -> Iterator[tuple[slice, list[slice]]]:
+    """Rows of the kernel, a cacheful at a time on a CPU, each with the edges that use them."""
+    count = len(kernel)
+    step = max(1, CHUNK // kernel.shape[1]) if kernel.device.type == "cpu" else max(1, count)
+    for start in range(0, count, step):
+        stop = min(start + step, count)
+        yield slice(start, stop), [slice(k + start, k + stop) for k in range(0, len(sender), count)]
 
 
 @dataclass

@@ -1,0 +1,79 @@
+"""The hand-written derivatives, to third order, against finite differences, with rows taken in one piece and in many."""
+
+import math
+
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+
+from plugins.equivariant.bases import KernelMLP
+from plugins.equivariant.layers import activation, gather_scale_sum, gelu_linear, messages
+
+
+def _random(*shape):
+    return torch.randn(shape, dtype=torch.float64, requires_grad=True)
+
+
+@pytest.fixture(params=["one piece", "many pieces"])
+def pieces(request, monkeypatch):
+    if request.param == "many pieces":
+        monkeypatch.setattr(activation, "CHUNK", 8)
+        monkeypatch.setattr(messages, "CHUNK", 8)
+
+
+def _slope(function, inputs):
+    """The gradients of a fixed functional of the outputs, themselves functions of the inputs."""
+
+    def gradients(*inputs):
+        outs = function(*inputs)
+        total = sum((out.sin() * (k + 1)).sum() for k, out in enumerate(outs if isinstance(outs, list) else [outs]))
+        return torch.autograd.grad(total, inputs, create_graph=True)
+
+    return gradients
+
+
+def test_gelu_linear_has_three_derivatives(pieces):
+    torch.manual_seed(0)
+    inputs = _random(5, 3), _random(2, 3), _random(4, 3), _random(2)
+
+    def function(x, w, v, bias):
+        return gelu_linear(x, [w, v], bias)
+
+    expected = [torch.nn.functional.gelu(inputs[0]) @ w.T for w in inputs[1:3]]
+    expected[0] = expected[0] + inputs[3]
+    for out, wanted in zip(function(*inputs), expected, strict=True):
+        torch.testing.assert_close(out, wanted, rtol=1e-13, atol=1e-13)
+    assert gradcheck(function, inputs) and gradgradcheck(function, inputs)
+    assert gradgradcheck(_slope(function, inputs), inputs)
+
+
+def test_messages_have_three_derivatives(pieces):
+    torch.manual_seed(1)
+    # two edges share each row of the kernel, one node receives nothing, one edge is a loop
+    sender, receiver = torch.tensor([0, 1, 2, 2, 3, 0]), torch.tensor([1, 2, 2, 0, 1, 0])
+    kernel, x = _random(3, 4), _random(4, 4)
+
+    def function(kernel, x):
+        return gather_scale_sum(kernel, x, sender, receiver, 4)
+
+    wanted = torch.zeros(4, 4, dtype=torch.float64)
+    for e in range(6):
+        wanted[receiver[e]] += kernel[e % 3] * x[sender[e]]
+    torch.testing.assert_close(function(kernel, x), wanted, rtol=1e-14, atol=1e-14)
+    assert gradcheck(function, (kernel, x)) and gradgradcheck(function, (kernel, x))
+    assert gradgradcheck(_slope(function, (kernel, x)), (kernel, x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_fast_curvature_is_the_second_derivative_of_gelu_everywhere(dtype):
+    x = torch.cat([torch.linspace(-14, 14, 2801), torch.tensor([0.0, 1e-8, -1e-8, 40.0, -40.0, 1e4])]).double()
+    wanted = (2 - x.square()) * (-0.5 * x.square()).exp() / math.sqrt(2 * math.pi)
+    found = activation._fast_curvature(x.to(dtype))
+    torch.testing.assert_close(found.double(), wanted, rtol=0, atol=4 * torch.finfo(dtype).eps)
+
+
+def test_a_kernel_basis_of_nothing_is_empty_and_any_shape_of_attributes_will_do():
+    basis = KernelMLP(2, 6, 5).double()
+    assert basis(torch.zeros(0, 4, 2, dtype=torch.float64)).shape == (0, 4, 5)
+    attributes = torch.randn(3, 4, 2, dtype=torch.float64)
+    torch.testing.assert_close(basis(attributes)[1, 2], basis(attributes[1, 2][None])[0], rtol=1e-13, atol=1e-13)
