@@ -9,10 +9,16 @@ from plugins.equivariant.bases.mlp import KernelMLP
 from plugins.equivariant.geometry.cutoff import PolynomialCutoff
 from plugins.equivariant.geometry.frames import equivariant_frames
 from plugins.equivariant.geometry.grids import OrientationGrid, make_grid
-from plugins.equivariant.geometry.invariants import ATTRIBUTES, fiber_attributes, grid_attributes, position
+from plugins.equivariant.geometry.invariants import (
+    ATTRIBUTES,
+    fiber_attributes,
+    grid_attributes,
+    position,
+    position_orientation,
+)
 from plugins.equivariant.geometry.norms import safe_norm
 from plugins.equivariant.geometry.rotations import random_orthogonal
-from plugins.equivariant.graphs import Graph
+from plugins.equivariant.graphs import Graph, lift_to_edges, scatter_sum
 from plugins.equivariant.layers.conv import PositionOrientationConv
 from plugins.equivariant.layers.convnext import ConvNextBlock
 from plugins.equivariant.layers.messages import Messages
@@ -32,7 +38,9 @@ class PONITA(nn.Module):
         out_scalars, out_vectors: means over orientations of f, and of f n.
         hidden, layers: channels C and number of blocks.
         radius: where the smooth window on distances closes; None for no window.
-        orientations: O; 0 gives PNITA, the network on R^n, whose kernels see distances only.
+        orientations: O; 0 gives PNITA, the network on R^n, whose kernels see distances only. "edges" takes for
+            orientations of an atom the directions of its edges, one node for each (see graphs.lift_to_edges): triples
+            of atoms are seen, without a grid, at a cost that grows with the square of the number of neighbours.
         basis_dim: functions of the kernel basis; `hidden` when omitted.
         max_order: of the monomials of the attributes.
         attributes: "ponita" or "universal", see geometry.invariants.
@@ -47,7 +55,7 @@ class PONITA(nn.Module):
         readouts: "all" blocks' outputs averaged, or the "last" alone.
 
     Equivariance: translations and permutations always; rotations and reflections exactly when the grid is turned too
-    or they are symmetries of the grid, else up to the grid's resolution. PNITA: E(n), exactly.
+    or they are symmetries of the grid, else up to the grid's resolution. PNITA, and orientations="edges": exactly.
     """
 
     def __init__(
@@ -60,7 +68,7 @@ class PONITA(nn.Module):
         hidden: int = 64,
         layers: int = 4,
         radius: float | None = None,
-        orientations: int = 12,
+        orientations: int | str = 12,
         basis_dim: int | None = None,
         max_order: int = 3,
         attributes: str = "ponita",
@@ -76,8 +84,11 @@ class PONITA(nn.Module):
         super().__init__()
         basis_dim = basis_dim or hidden
         check_sizes(in_scalars=in_scalars, hidden=hidden, layers=layers, basis_dim=basis_dim, max_order=max_order)
-        if orientations < 0:
-            raise ValueError(f"orientations must be 0 (none) or the size of a grid, not {orientations}")
+        self.lifted = orientations == "edges"
+        if self.lifted:
+            orientations = 0
+        if isinstance(orientations, str) or orientations < 0:
+            raise ValueError(f"orientations must be 0 (none), the size of a grid, or 'edges', not {orientations!r}")
         for name, value, known in (
             ("attributes", attributes, ATTRIBUTES),
             ("frames", frames, FRAMES),
@@ -94,7 +105,8 @@ class PONITA(nn.Module):
         self._calibrating = False
         self.grid = OrientationGrid(make_grid(grid, orientations, n, quadrature)) if orientations else None
         fiber_attrs = 2 if attributes == "universal" and n == 2 else 1
-        self.spatial_basis = KernelMLP(2 if orientations else 1, hidden, basis_dim, max_order)
+        pair_attrs = (4 if attributes == "universal" else 3) if self.lifted else 2 if orientations else 1
+        self.spatial_basis = KernelMLP(pair_attrs, hidden, basis_dim, max_order)
         self.fiber_basis = KernelMLP(fiber_attrs, hidden, basis_dim, max_order) if orientations else None
         self.cutoff = None if radius is None else PolynomialCutoff(radius)
         self.embed = nn.Linear(in_scalars + in_vectors, hidden, bias=False)
@@ -107,11 +119,12 @@ class PONITA(nn.Module):
             )
             for _ in range(layers)
         )
-        outputs = out_scalars + (out_vectors if orientations else 0)
+        oriented = self.lifted or bool(orientations)
+        outputs = out_scalars + (out_vectors if oriented else 0)
         count = layers if readouts == "all" else 1
         self.heads = nn.ModuleList(nn.Linear(hidden, outputs) for _ in range(count))
         self.vector_readout = (
-            PairVectors(hidden, basis_dim, in_vectors, out_vectors) if out_vectors and not orientations else None
+            PairVectors(hidden, basis_dim, in_vectors, out_vectors) if out_vectors and not oriented else None
         )
 
     def forward(self, graph: Graph, frames: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -123,7 +136,7 @@ class PONITA(nn.Module):
         """
         check_graph(graph, self.n, self.in_scalars, self.in_vectors)
         if self.grid is None:
-            return self._points(graph)
+            return self._edges(graph) if self.lifted else self._points(graph)
         frames = self._frames(graph) if frames is None else frames
         rel, vec = graph.relative(), graph.vec
         if frames is not None:
@@ -139,7 +152,7 @@ class PONITA(nn.Module):
         x = graph.x[:, None].expand(-1, len(points), -1)
         if vec is not None:
             x = torch.cat([x, (vec @ points.T).transpose(1, 2)], -1)
-        out, _ = self._blocks(self.embed(x), messages, near, own, fiber)
+        out, _ = self._blocks(self.embed(x), messages, self._window(messages.rel), near, own, fiber)
         out = out * self.grid.weights.to(out)[:, None]
         vectors = torch.einsum("nov,od->nvd", out[..., self.out_scalars :], points)
         if frames is not None:
@@ -153,12 +166,47 @@ class PONITA(nn.Module):
         rel_read = self._read(messages.rel)
         near, own = position(rel_read)[:, None], rel.new_zeros(1, 1, 1)
         x = graph.x if graph.vec is None else torch.cat([graph.x, safe_norm(graph.vec)], -1)
-        out, x = self._blocks(self.embed(x)[:, None], messages, near, own, None)
+        window = self._window(messages.rel)
+        out, x = self._blocks(self.embed(x)[:, None], messages, window, near, own, None)
         scalars = out[:, 0, : self.out_scalars]
         if self.vector_readout is None:
             return scalars, rel.new_zeros(len(x), 0, self.n)
-        basis = self._windowed(self.spatial_basis(near), messages.rel)
+        basis = _windowed(self.spatial_basis(near), window)
         return scalars, self.vector_readout(x[:, 0], basis[:, 0], messages, graph.vec)
+
+    def _edges(self, graph: Graph) -> tuple[Tensor, Tensor]:
+        """The network on lifted nodes: features (E, 1, C). An atom's output is sum u f / (1 + sum u) over its edges,
+        with the window u, or 1: it changes smoothly as neighbours come and go, and an atom without any has none."""
+        rel, nodes = graph.relative(), len(graph.pos)
+        lift = lift_to_edges(graph.edge_index, nodes)
+        length = safe_norm(rel, keepdim=True)
+        direction = rel / torch.where(length == 0, 1, length)
+        own_window = None if self.cutoff is None else self.cutoff(length)
+        source, target = lift.edge_index
+        # within an atom there is no displacement
+        padded = torch.cat([rel, rel.new_zeros(1, self.n)])
+        between = padded[lift.node_edge]  # -1 reads the last row
+        window = self._window(between)
+        if window is not None:
+            window = window * own_window.index_select(0, source)[..., None]
+        messages = Messages(between, source, target, len(rel), 1, False)
+        near = self._pair(between, direction.index_select(0, target), direction.index_select(0, source))
+        axis = torch.eye(self.n, dtype=rel.dtype, device=rel.device)[:1]
+        own = self._pair(rel.new_zeros(1, self.n), axis, axis)
+        x = graph.x.index_select(0, lift.origin)
+        if graph.vec is not None:
+            along = (graph.vec.index_select(0, lift.origin) @ direction[..., None])[..., 0]
+            x = torch.cat([x, along], -1)
+        out, _ = self._blocks(self.embed(x)[:, None], messages, window, near[:, None], own[:, None], None)
+        weight = torch.ones_like(length) if own_window is None else own_window
+        total = 1 + scatter_sum(weight, lift.origin, nodes)
+        values = weight * out[:, 0]
+        vectors = values[:, self.out_scalars :, None] * direction[:, None]
+        scalars = scatter_sum(values[:, : self.out_scalars], lift.origin, nodes) / total
+        return scalars, scatter_sum(vectors, lift.origin, nodes) / total[..., None]
+
+    def _pair(self, rel: Tensor, receiver: Tensor, sender: Tensor) -> Tensor:
+        return position_orientation(self._read(rel), receiver, sender, self.attributes, self.smooth)
 
     @torch.no_grad()
     def calibrate_(self, graph: Graph) -> PONITA:
@@ -194,18 +242,18 @@ class PONITA(nn.Module):
     def _read(self, rel: Tensor) -> Tensor:
         return rel if self.compress is None else rel / (1 + safe_norm(rel) / self.compress)[..., None]
 
-    def _windowed(self, basis: Tensor, rel: Tensor) -> Tensor:
-        return basis if self.cutoff is None else basis * self.cutoff(safe_norm(rel))[:, None, None]
+    def _window(self, rel: Tensor) -> Tensor | None:
+        return None if self.cutoff is None else self.cutoff(safe_norm(rel))[:, None, None]
 
     def _blocks(
-        self, x: Tensor, messages: Messages, near: Tensor, own: Tensor, fiber: Tensor | None
+        self, x: Tensor, messages: Messages, window: Tensor | None, near: Tensor, own: Tensor, fiber: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Run the blocks on attributes of edges, of a node with itself, and of pairs of orientations; averaged
         read-outs (N, O, S + V) and the last features (N, O, C)."""
         if self._calibrating:
-            self._calibrate_blocks(x, messages, near, own, fiber)
+            self._calibrate_blocks(x, messages, window, near, own, fiber)
         spatial = [block.conv.spatial.weight for block in self.blocks]
-        kernels = [self._windowed(kernel, messages.rel) for kernel in self.spatial_basis.kernels(near, spatial)]
+        kernels = [_windowed(kernel, window) for kernel in self.spatial_basis.kernels(near, spatial)]
         selves = self.spatial_basis.kernels(own, spatial)
         fibers: list[Tensor | None] = [None] * len(self.blocks)
         if fiber is not None:
@@ -219,10 +267,16 @@ class PONITA(nn.Module):
                 out.append(self.heads[k](x))
         return torch.stack(out).mean(0) if out else self.heads[0](x), x
 
-    def _calibrate_blocks(self, x: Tensor, messages: Messages, near: Tensor, own: Tensor, fiber: Tensor | None) -> None:
-        basis, self_basis = self._windowed(self.spatial_basis(near), messages.rel), self.spatial_basis(own)
+    def _calibrate_blocks(
+        self, x: Tensor, messages: Messages, window: Tensor | None, near: Tensor, own: Tensor, fiber: Tensor | None
+    ) -> None:
+        basis, self_basis = _windowed(self.spatial_basis(near), window), self.spatial_basis(own)
         if fiber is not None:
             fiber = self.fiber_basis(fiber) * self.grid.weights.to(x)[:, None]
         for block in self.blocks:
             block.conv.calibrate_(x, messages, basis, self_basis, fiber)
             x = block(x, messages, basis, self_basis, fiber)
+
+
+def _windowed(basis: Tensor, window: Tensor | None) -> Tensor:
+    return basis if window is None else basis * window

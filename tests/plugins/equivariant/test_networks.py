@@ -30,6 +30,8 @@ EXACT = {
     "pnita": lambda: PONITA(orientations=0, **SIZE),
     "frames": lambda: PONITA(orientations=12, frames="graph", **SIZE),
     "compressed": lambda: PONITA(orientations=0, compress=1.0, **SIZE),
+    "edges": lambda: PONITA(orientations="edges", attributes="universal", **SIZE),
+    "edges-ponita": lambda: PONITA(orientations="edges", radius=3.0, smooth=True, **SIZE),
     "egnn": lambda: EGNN(**SIZE),
     "steerable": lambda: SteerableNet(**SIZE),
 }
@@ -245,7 +247,7 @@ def test_forces_are_the_gradient_and_sum_to_zero(name):
     assert pool(forces, cloud.batch, cloud.num_graphs).abs().max() <= 1e-12 * forces.abs().sum()
 
 
-@pytest.mark.parametrize("name", ["pnita", "smooth", "egnn"])
+@pytest.mark.parametrize("name", ["pnita", "smooth", "edges-ponita", "egnn"])
 @pytest.mark.parametrize("places", [[[0, 0, 0], [0, 0, 0], [1, 0, 0]], [[0, 0, 0], [0, 0, 1], [0, 0, 2]]])
 def test_coincident_and_collinear_atoms_have_finite_hessians(name, places):
     torch.manual_seed(0)
@@ -277,6 +279,22 @@ def test_a_graph_does_not_depend_on_its_batch_and_single_atoms_are_fine(name):
         start += size
 
 
+def test_lifted_networks_see_angles_and_change_smoothly_at_the_radius():
+    torch.manual_seed(0)
+    network = PONITA(orientations="edges", attributes="universal", in_scalars=1, hidden=8, layers=1, radius=2.0).double()
+
+    def energies(places):
+        pos = torch.tensor(places).double()
+        edge_index, _ = radius_graph(pos, 2.0, torch.zeros(len(pos), dtype=torch.long))
+        return network(Graph(pos, torch.ones(len(pos), 1).double(), edge_index))[0][:, 0]
+
+    # one layer, the same two neighbours at the same distances, which do not see each other
+    bent, straight = ([[0.0, 0, 0], [1.5, 0, 0], [x, y, 0.0]] for x, y in ((-0.3, 1.4697), (-1.5, 0)))
+    assert (energies(bent)[0] - energies(straight)[0]).abs() > 1e-5  # 1e-16 if angles were not seen
+    inside, outside = ([[0.0, 0, 0], [1.0, 0, 0], [1.0, z, 0]] for z in (1.9999, 2.0001))
+    assert (energies(inside) - energies(outside)).abs().max() < 1e-8
+
+
 def test_wrong_inputs_are_told():
     network = PONITA(orientations=0, in_scalars=3)
     with pytest.raises(ValueError, match="3"):
@@ -284,3 +302,5 @@ def test_wrong_inputs_are_told():
     for options in ({"grid": "cubical"}, {"frames": "turned"}, {"attributes": "four"}, {"compress": 0.0}):
         with pytest.raises(ValueError, match=next(iter(options.values())) if "compress" not in options else "compress"):
             PONITA(orientations=12, **options)
+    with pytest.raises(ValueError, match="'edges', not 'bonds'"):
+        PONITA(orientations="bonds")
