@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 CHUNK = 1 << 17
-"""Numbers handled at a time on a CPU."""
+"""Numbers handled at a time by each thread of a CPU."""
 
 _parameter_gradients = True
 
@@ -184,5 +184,5 @@ def _pull(grads: Sequence[Tensor], weights: Sequence[Tensor], rows: slice, out: 
 def _chunks(x: Tensor) -> list[slice]:
     if x.device.type != "cpu":
         return [slice(0, len(x))]
-    step = max(1, CHUNK // x.shape[1])
+    step = max(1, CHUNK * torch.get_num_threads() // x.shape[1])
     return [slice(start, start + step) for start in range(0, len(x), step)]

@@ -100,7 +100,8 @@ class PositionOrientationConv(nn.Module):
 
 def _over_orientations(y: Tensor, kernel: Tensor) -> Tensor:
     """sum_m kernel[n, m, c] y[i, m, c], (N, O, C)."""
-    return channels_last(torch.bmm(channels_first(y), kernel.permute(2, 1, 0)))
+    # laid out so that all channels are one call of the library
+    return channels_last(torch.bmm(channels_first(y), kernel.permute(2, 1, 0).contiguous()))
 
 
 def _ratio(before: Tensor, after: Tensor) -> Tensor:

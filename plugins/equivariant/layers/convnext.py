@@ -33,3 +33,14 @@ class ConvNextBlock(nn.Module):
         """What the block adds to its input, given the convolution's output."""
         (y,) = gelu_linear(self.widen(self.norm(y)), [self.narrow.weight], self.narrow.bias)
         return y if self.scale is None else y * self.scale
+
+    def read(self, x: Tensor, y: Tensor, head: nn.Linear) -> Tensor:
+        """``head`` of the block's output, without making that output: two linear maps in a row are one.
+
+        Args:
+            x: the block's input.
+            y: the convolution's output.
+        """
+        weight = head.weight if self.scale is None else head.weight * self.scale
+        (out,) = gelu_linear(self.widen(self.norm(y)), [weight @ self.narrow.weight], weight @ self.narrow.bias)
+        return head(x) + out

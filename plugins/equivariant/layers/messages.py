@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 CHUNK = 1 << 17
-"""Numbers handled at a time on a CPU, so that gathered rows stay in its cache."""
+"""Numbers handled at a time by each thread of a CPU, so that gathered rows stay in its cache."""
 
 
 def gather_scale_sum(kernel: Tensor, x: Tensor, sender: Tensor, receiver: Tensor, size: int) -> Tensor:
@@ -91,7 +91,9 @@ class _GatherScaleSumBackward(torch.autograd.Function):
 def _chunks(kernel: Tensor, sender: Tensor) -> Iterator[tuple[slice, list[slice]]]:
     """Rows of the kernel, a cacheful at a time on a CPU, each with the edges that use them."""
     count = len(kernel)
-    step = max(1, CHUNK // kernel.shape[1]) if kernel.device.type == "cpu" else max(1, count)
+    step = max(1, count)
+    if kernel.device.type == "cpu":
+        step = max(1, CHUNK * torch.get_num_threads() // kernel.shape[1])
     for start in range(0, count, step):
         stop = min(start + step, count)
         yield slice(start, stop), [slice(k + start, k + stop) for k in range(0, len(sender), count)]

@@ -249,7 +249,7 @@ class PONITA(nn.Module):
         self, x: Tensor, messages: Messages, window: Tensor | None, near: Tensor, own: Tensor, fiber: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Run the blocks on attributes of edges, of a node with itself, and of pairs of orientations; averaged
-        read-outs (N, O, S + V) and the last features (N, O, C)."""
+        read-outs (N, O, S + V) and the features (N, O, C), the last ones where vectors are read from them."""
         if self._calibrating:
             self._calibrate_blocks(x, messages, window, near, own, fiber)
         spatial = [block.conv.spatial.weight for block in self.blocks]
@@ -262,7 +262,11 @@ class PONITA(nn.Module):
             fibers = [kernel * weights for kernel in made]
         out = []
         for k, block in enumerate(self.blocks):
-            x = x + block.mix(block.conv.convolve(x, messages, kernels[k], selves[k], fibers[k]))
+            y = block.conv.convolve(x, messages, kernels[k], selves[k], fibers[k])
+            if k == len(self.blocks) - 1 and self.vector_readout is None:
+                out.append(block.read(x, y, self.heads[-1]))
+                break
+            x = x + block.mix(y)
             if self.readouts == "all":
                 out.append(self.heads[k](x))
         return torch.stack(out).mean(0) if out else self.heads[0](x), x

@@ -13,7 +13,7 @@ from framework.study import Study
 from plugins.equivariant.equivariance import equivariance_error, random_cloud
 from plugins.equivariant.figures_equivariance import error_figure, resolution_figure
 from plugins.equivariant.geometry import make_grid, random_orthogonal
-from plugins.equivariant.models import EGNN, PONITA
+from plugins.equivariant.models import EGNN, PONITA, SteerableNet
 from plugins.equivariant.studies.straightforward import StraightforwardPONITA
 
 TRANSFORMATIONS = ("translation", "permutation", "rotation", "reflection", "grid_rotation", "grid_turned_too")
@@ -71,6 +71,10 @@ class Equivariance(Study):
         kind, _, grid = name.partition("_")
         if kind == "egnn":
             return EGNN(**options)
+        if kind == "steerable":
+            return SteerableNet(**options | {"hidden": self.hidden // 2})
+        if kind == "edges":
+            return PONITA(orientations="edges", attributes="universal", **options)
         if kind == "pnita":
             return PONITA(orientations=0, **options)
         if kind == "frames":
@@ -82,7 +86,7 @@ class Equivariance(Study):
         return PONITA(grid=shape, orientations=count, **better, **options)
 
     def study(self) -> dict[str, float]:
-        names = ["egnn", "pnita", "frames_icosahedral12", "straightforward_icosahedral12"]
+        names = ["egnn", "steerable", "pnita", "edges", "frames_icosahedral12", "straightforward_icosahedral12"]
         grids = list(GRIDS)[:2] if self.fast else list(GRIDS)
         names += [f"{kind}_{grid}" for grid in grids for kind in ("ponita", "smooth")]
         found: dict[str, dict[str, list[tuple[float, float]]]] = {}

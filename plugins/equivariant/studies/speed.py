@@ -100,14 +100,14 @@ class Speed(Study):
         return self.times(self.networks(orientations), graph, True, max(2, self.repeats // 3))
 
     def times(self, networks: Mapping[str, nn.Module], graph: Graph, forces: bool, repeats: int) -> dict[str, float]:
-        """Median milliseconds of a step of each network."""
+        """Median milliseconds of a step of each network; before each timed step an untimed one of the same network
+        leaves memory and caches as its own training would."""
         step = force_step if forces else energy_step
         seconds: dict[str, list[float]] = {name: [] for name in networks}
-        for k in range(repeats + 1):
+        for _ in range(repeats):
             for name, network in networks.items():
+                step(network, graph)
                 seconds[name].append(self._timed(lambda network=network: step(network, graph)))
-            if k == 0:  # the first of each is a warm-up
-                seconds = {name: [] for name in networks}
         return {name: 1000 * sorted(found)[len(found) // 2] for name, found in seconds.items()}
 
     def _timed(self, call: Callable[[], None]) -> float:
