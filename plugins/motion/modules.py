@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from framework.budget import Budget
 from plugins.motion.evaluation import evaluate
 from plugins.motion.figures import publish
 from plugins.motion.methods import Method
@@ -38,7 +38,7 @@ class MotionGenerators(pl.LightningModule):
         fast: two steps, and a few clips of a few sampling steps.
 
     Attributes:
-        used: name → seconds, or steps, trained so far.
+        budget: what each has trained so far.
     """
 
     def __init__(
@@ -56,26 +56,16 @@ class MotionGenerators(pl.LightningModule):
         self.automatic_optimization = False
         if not methods:
             raise ValueError("methods must name at least one generator")
-        if (seconds is None) == (steps is None):
-            raise ValueError(f"set one of seconds and steps, the budget of each method; got {seconds} and {steps}")
-        if not (seconds if steps is None else steps) > 0:
-            raise ValueError(f"the budget must be positive; got seconds = {seconds}, steps = {steps}")
+        self.budget = Budget(list(methods), seconds, steps)
+        if fast:
+            self.budget = Budget(list(methods), steps=2)
         self.methods = nn.ModuleDict(methods)
         self.rows = {row: dict(options) for row, options in (samplers or {m: {"method": m} for m in methods}).items()}
         for row, options in self.rows.items():
             if options.get("method") not in methods:
                 raise ValueError(f"samplers.{row}.method is {options.get('method')!r}, not one of {', '.join(methods)}")
-        self.timed = steps is None and not fast
-        self.budget = seconds if self.timed else 2 if fast else steps
         self.clips = {row: count for row, count in (clips or {}).items() if row in self.rows}
         self.seeds, self.clip, self.fast = list(seeds), clip, fast
-        self.used = dict.fromkeys(self.methods, 0.0)
-
-    def get_extra_state(self) -> Tensor:
-        return torch.tensor([self.used[name] for name in self.methods], dtype=torch.float64)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        self.used = dict(zip(self.methods, state.tolist(), strict=True))
 
     def setup(self, stage: str) -> None:
         data = getattr(self.trainer, "datamodule", None)
@@ -102,18 +92,15 @@ class MotionGenerators(pl.LightningModule):
         return list(self._optimizers.values())
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        turn = [min(self.used, key=self.used.__getitem__)] if self.timed else list(self.methods)
-        for name in turn:
-            began = time.perf_counter()
-            self._train(name, batch)
-            self.used[name] += self._elapsed(began) if self.timed else 1
-        done = min(self.used.values()) / self.budget
-        self.log("train/progress", done, prog_bar=True)
-        if done >= 1:
+        for name in self.budget.turn():
+            with self.budget.spend(name, self):
+                self._train(name, batch)
+        self.log("train/progress", self.budget.used, prog_bar=True)
+        if self.budget.used >= 1:
             self.trainer.should_stop = True
 
     def _train(self, name: str, batch: dict[str, Any]) -> None:
-        method, progress = self.methods[name], self.used[name] / self.budget
+        method, progress = self.methods[name], self.budget.share(name)
         wrapped = dict(zip(self._optimizers, self._listed(), strict=True))
         for update in method.updates(batch, progress):
             key = name, update.optimizer
@@ -132,16 +119,6 @@ class MotionGenerators(pl.LightningModule):
     def _listed(self) -> list[Any]:
         optimizers = self.optimizers()
         return optimizers if isinstance(optimizers, list) else [optimizers]
-
-    def _elapsed(self, began: float) -> float:
-        """Seconds since ``began``, the same in all processes: they must agree on whose turn it is."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        seconds = time.perf_counter() - began
-        if self.trainer.world_size > 1:
-            mean = self.trainer.strategy.reduce(torch.tensor(seconds, device=self.device), reduce_op="mean")
-            seconds = float(mean)
-        return seconds
 
     def sampler(self, row: str) -> Callable[..., Tensor]:
         """``(text_emb, lengths, generator) -> motion`` of a row of the table; further options override the row's."""
@@ -172,6 +149,6 @@ class MotionGenerators(pl.LightningModule):
                 fast=self.fast,
             )
         metrics = publish(self, table, data.skeleton, data.fps)
-        unit = "seconds" if self.timed else "steps"
-        metrics |= {f"train_{unit}/{name}": used for name, used in self.used.items()}
+        metrics |= {f"train_seconds/{name}": seconds for name, seconds in self.budget.seconds.items()}
+        metrics |= {f"train_steps/{name}": float(taken) for name, taken in self.budget.taken.items()}
         self.log_dict(metrics, rank_zero_only=True)

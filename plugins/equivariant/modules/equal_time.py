@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,25 +10,26 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from framework.budget import Budget
 from plugins.equivariant.models import PONITA
 from plugins.generative.ema import power_exponent
+from plugins.generative.rates import warm_cosine
 
 
 class EqualTime(pl.LightningModule):
     """Trains every network until its budget is used up; a subclass says what the loss is.
 
-    With ``time_budget_s`` each batch goes to the network that has had the least training time so far, so that the
-    networks share whatever the machine gives, and its load falls on all of them alike. Only the training itself is
-    counted (forward, backward, optimiser, averaging), by the wall clock. Such a run depends on the machine: with
-    ``steps`` instead, every batch trains every network and the run is reproducible bit for bit. Under DDP the
-    processes agree on the mean of their times; use ``strategy=ddp_find_unused_parameters_true``.
+    With ``seconds`` each batch goes to the network that has trained least (see ``framework.budget``); what counts is
+    forward, backward, optimiser and averaging. Such a run depends on the machine: with ``steps`` instead, every batch
+    trains every network and the run is reproducible bit for bit. Under DDP use
+    ``strategy=ddp_find_unused_parameters_true``.
 
     The learning rate rises linearly, then falls to zero like a cosine, over the network's own budget. Evaluation uses
     averaged weights (the power-function profile of Karras et al. 2024).
 
     Args:
         networks: name → constructor; each is built from the same seed.
-        time_budget_s: training seconds of each network.
+        seconds: training seconds of each network.
         steps: optimiser steps of each network; exactly one of the two is given.
         lr: peak learning rate, for all networks or by name.
         weight_decay: decoupled, on matrices only.
@@ -46,7 +45,7 @@ class EqualTime(pl.LightningModule):
     def __init__(
         self,
         networks: Mapping[str, Callable[[], nn.Module]],
-        time_budget_s: float | None = None,
+        seconds: float | None = None,
         steps: int | None = None,
         lr: float | Mapping[str, float] = 1e-3,
         weight_decay: float = 0.0,
@@ -60,12 +59,9 @@ class EqualTime(pl.LightningModule):
         self.automatic_optimization = False
         if not networks:
             raise ValueError("networks must name at least one network")
+        self.budget = Budget(list(networks), seconds, steps)
         if fast:
-            time_budget_s, steps = None, 2
-        if (time_budget_s is None) == (steps is None):
-            raise ValueError("give either time_budget_s or steps, the budget of each network")
-        if (time_budget_s or steps or 0) <= 0:
-            raise ValueError(f"the budget must be positive, not {time_budget_s or steps}")
+            self.budget = Budget(list(networks), steps=2)
         if not 0 <= warmup < 1:
             raise ValueError(f"warmup must lie in [0, 1), not {warmup}")
         rates = dict(lr) if isinstance(lr, Mapping) else dict.fromkeys(networks, lr)
@@ -83,9 +79,6 @@ class EqualTime(pl.LightningModule):
         self.averages = nn.ModuleDict() if self.exponent is None else copy.deepcopy(self.networks)
         self.averages.requires_grad_(False)
         self.rates, self.weight_decay, self.warmup, self.clip = rates, weight_decay, warmup, clip
-        self.time_budget_s, self.steps = time_budget_s, steps
-        self.register_buffer("seconds", torch.zeros(len(self.names), dtype=torch.float64))
-        self.register_buffer("taken", torch.zeros(len(self.names), dtype=torch.long))
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """What is trained, given a network as configured."""
@@ -113,44 +106,30 @@ class EqualTime(pl.LightningModule):
     def forward(self, batch: Any, name: str | None = None) -> Any:
         return self.trained(name)(batch)
 
-    def fractions(self) -> Tensor:
-        """The part of each network's budget that is used, in its order."""
-        if self.steps is not None:
-            return self.taken.double() / self.steps
-        return self.seconds / self.time_budget_s
-
     def training_step(self, batch: Any, batch_idx: int) -> None:
         batch = self.augment(batch)
-        used = self.fractions()
-        chosen = range(len(self.names)) if self.steps is not None else [int(used.argmin())]
-        for index in chosen:
-            self._train(index, float(used[index]), batch)
-        used = self.fractions()
-        self.log("train/done", used.min(), prog_bar=True, batch_size=1)
-        if bool((used >= 1).all()):
+        for name in self.budget.turn():
+            if self.budget.taken[name] == 0:
+                self._calibrate(self.networks[name], batch)
+            with self.budget.spend(name, self):
+                self._train(name, batch)
+        self.log("train/done", self.budget.used, prog_bar=True, batch_size=1)
+        if self.budget.used >= 1:
             self.trainer.should_stop = True
 
-    def _train(self, index: int, used: float, batch: Any) -> None:
-        name = self.names[index]
+    def _train(self, name: str, batch: Any) -> None:
         network = self.networks[name]
-        if self.taken[index] == 0:
-            self._calibrate(network, batch)
         optimizer = self.optimizers()
-        optimizer = optimizer[index] if isinstance(optimizer, list) else optimizer
+        optimizer = optimizer[self.names.index(name)] if isinstance(optimizer, list) else optimizer
         for group in optimizer.param_groups:
-            group["lr"] = self.rates[name] * self._factor(used)
-        start = self._clock()
+            group["lr"] = self.rates[name] * warm_cosine(self.budget.share(name), self.warmup)
         loss = self.loss(network, batch)
         optimizer.zero_grad()
         self.manual_backward(loss)
         if self.clip is not None:
             nn.utils.clip_grad_norm_(network.parameters(), self.clip)
         optimizer.step()
-        self.taken[index] += 1
-        self._average(name, int(self.taken[index]))
-        self.seconds[index] += float(
-            self.trainer.strategy.reduce(torch.tensor(self._clock() - start), reduce_op="mean")
-        )
+        self._average(name, self.budget.taken[name] + 1)
         self.log(f"train/loss/{name}", loss.detach(), batch_size=1)
 
     @torch.no_grad()
@@ -164,17 +143,6 @@ class EqualTime(pl.LightningModule):
             for tensor in [*network.parameters(), *network.buffers()]:
                 torch.distributed.broadcast(tensor, 0)
 
-    def _factor(self, used: float) -> float:
-        if used < self.warmup:
-            # a first step at rate zero would be wasted
-            return max(used / self.warmup, 0.01)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (used - self.warmup) / (1 - self.warmup))))
-
-    def _clock(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)  # launches return before the work is done
-        return time.perf_counter()
-
     @torch.no_grad()
     def _average(self, name: str, n: int) -> None:
         if self.exponent is None:
@@ -186,9 +154,12 @@ class EqualTime(pl.LightningModule):
             mine.copy_(theirs)
 
     def on_train_epoch_end(self) -> None:
-        for name, seconds, taken in zip(self.names, self.seconds, self.taken, strict=True):
-            self.log(f"train/seconds/{name}", seconds.float())
-            self.log(f"train/steps/{name}", taken.float())
+        self._log_used("train/")
+
+    def _log_used(self, prefix: str) -> None:
+        for name in self.names:
+            self.log(f"{prefix}seconds/{name}", self.budget.seconds[name])
+            self.log(f"{prefix}steps/{name}", float(self.budget.taken[name]))
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         optimizers = []

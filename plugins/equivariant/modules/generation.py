@@ -35,7 +35,7 @@ class MoleculeDiffusion(EqualTime):
     if it is also of one piece, novel if no training molecule has its graph (``diffusion.stability``).
 
     Args:
-        networks, time_budget_s, steps, lr, weight_decay, warmup, clip, ema_width, seed, fast: of ``EqualTime``. A
+        networks, seconds, steps, lr, weight_decay, warmup, clip, ema_width, seed, fast: of ``EqualTime``. A
             network takes ``len(species) + 1`` scalars and gives ``len(species)`` scalars and one vector.
         species: atomic numbers that occur, of H, C, N, O, F.
         solvers: samplers by the name they have in metrics.
@@ -61,7 +61,7 @@ class MoleculeDiffusion(EqualTime):
         length: float = 1.5,
         mean_log_sigma: float = -1.2,
         std_log_sigma: float = 1.2,
-        time_budget_s: float | None = None,
+        seconds: float | None = None,
         steps: int | None = None,
         lr: Any = 5e-4,
         weight_decay: float = 0.0,
@@ -71,7 +71,7 @@ class MoleculeDiffusion(EqualTime):
         seed: int = 0,
         fast: bool = False,
     ) -> None:
-        super().__init__(networks, time_budget_s, steps, lr, weight_decay, warmup, clip, ema_width, seed, fast)
+        super().__init__(networks, seconds, steps, lr, weight_decay, warmup, clip, ema_width, seed, fast)
         for name, value in (("length", length), ("std_log_sigma", std_log_sigma), ("samples", samples)):
             if not value > 0:
                 raise ValueError(f"{name} must be positive, not {value}")

@@ -40,7 +40,7 @@ class NBodyForecasters(EqualTime):
     1/2, all charges flipped (the forces are products of two charges).
 
     Args:
-        networks, time_budget_s, steps, lr, weight_decay, warmup, clip, ema_width, seed, fast: of ``EqualTime``.
+        networks, seconds, steps, lr, weight_decay, warmup, clip, ema_width, seed, fast: of ``EqualTime``.
         drift: of ``Forecaster``.
         rotations: random rotations over which each network's test forecast is averaged (1: none), to lessen the
             error of a fixed orientation grid; an exactly equivariant network does not change by it.
@@ -51,7 +51,7 @@ class NBodyForecasters(EqualTime):
     def __init__(
         self,
         networks: Any,
-        time_budget_s: float | None = None,
+        seconds: float | None = None,
         steps: int | None = None,
         lr: Any = 1e-3,
         weight_decay: float = 0.0,
@@ -64,7 +64,7 @@ class NBodyForecasters(EqualTime):
         fast: bool = False,
     ) -> None:
         self.drift = drift
-        super().__init__(networks, time_budget_s, steps, lr, weight_decay, warmup, clip, ema_width, seed, fast)
+        super().__init__(networks, seconds, steps, lr, weight_decay, warmup, clip, ema_width, seed, fast)
         if rotations < 1:
             raise ValueError(f"rotations must be at least 1, not {rotations}")
         self.rotations = rotations
@@ -104,9 +104,7 @@ class NBodyForecasters(EqualTime):
         )
         time = fitted_time(pos, vel, target)
         self.log("test_mse/fitted_time", (pos + time * vel - target).square().mean(), sync_dist=True)
-        for name, seconds, taken in zip(self.names, self.seconds, self.taken, strict=True):
-            self.log(f"train_seconds/{name}", seconds.float())
-            self.log(f"train_steps/{name}", taken.float())
+        self._log_used("train_")
         errors = {key.removeprefix("test_mse/"): float(value) for key, value in self._test_errors().items()}
         save_figure(self, "test_mse", figures_tasks.forecast_errors(errors, self.names))
         forecasts = {name: torch.cat(parts).cpu() for name, parts in self._forecasts.items()}

@@ -27,7 +27,7 @@ class Potentials(EqualTime):
     the root mean square of the training forces.
 
     Args:
-        networks, time_budget_s, steps, lr, weight_decay, warmup, clip, ema_width, seed, fast: of ``EqualTime``. A
+        networks, seconds, steps, lr, weight_decay, warmup, clip, ema_width, seed, fast: of ``EqualTime``. A
             network must take ``len(species)`` scalars and give one.
         species: atomic numbers that occur.
         radius: neighbourhood of the data, remembered for the calculator; None for all pairs.
@@ -45,7 +45,7 @@ class Potentials(EqualTime):
         self,
         networks: Any,
         species: list[int],
-        time_budget_s: float | None = None,
+        seconds: float | None = None,
         steps: int | None = None,
         lr: Any = 5e-4,
         weight_decay: float = 0.0,
@@ -64,7 +64,7 @@ class Potentials(EqualTime):
         fast: bool = False,
     ) -> None:
         self.species, self.radius = list(species), radius
-        super().__init__(networks, time_budget_s, steps, lr, weight_decay, warmup, clip, ema_width, seed, fast)
+        super().__init__(networks, seconds, steps, lr, weight_decay, warmup, clip, ema_width, seed, fast)
         if energy_weight < 0 or force_weight < 0 or energy_weight + force_weight == 0:
             raise ValueError("energy_weight and force_weight must not be negative, nor both zero")
         if dynamics_ps < 0:
@@ -150,9 +150,7 @@ class Potentials(EqualTime):
             if self._spread[name]:
                 spread = torch.cat(self._spread[name]).mean() * 1000
                 self.log(f"energy_spread_mev/{name}", spread, sync_dist=True)
-        for name, seconds, taken in zip(self.names, self.seconds, self.taken, strict=True):
-            self.log(f"train_seconds/{name}", seconds.float())
-            self.log(f"train_steps/{name}", taken.float())
+        self._log_used("train_")
         metrics = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
         parity = {
             name: [torch.cat(tensors) for tensors in zip(*parts, strict=True)] for name, parts in self._parity.items()

@@ -48,7 +48,7 @@ class PropertyRegressors(EqualTime):
     """Networks that learn a scalar property of whole molecules, side by side, under the L1 loss.
 
     Args:
-        networks, time_budget_s, steps, lr, weight_decay, warmup, clip, ema_width, seed, fast: of ``EqualTime``.
+        networks, seconds, steps, lr, weight_decay, warmup, clip, ema_width, seed, fast: of ``EqualTime``.
         species: atomic numbers that occur.
         unit: factor by which errors are multiplied for the metrics, e.g. 1000 for eV to meV.
 
@@ -60,7 +60,7 @@ class PropertyRegressors(EqualTime):
         networks: Any,
         species: list[int],
         unit: float = 1.0,
-        time_budget_s: float | None = None,
+        seconds: float | None = None,
         steps: int | None = None,
         lr: Any = 5e-4,
         weight_decay: float = 0.0,
@@ -71,7 +71,7 @@ class PropertyRegressors(EqualTime):
         fast: bool = False,
     ) -> None:
         self.species, self.unit = list(species), unit
-        super().__init__(networks, time_budget_s, steps, lr, weight_decay, warmup, clip, ema_width, seed, fast)
+        super().__init__(networks, seconds, steps, lr, weight_decay, warmup, clip, ema_width, seed, fast)
 
     def wrap(self, network: nn.Module) -> nn.Module:
         return Regressor(network, self.species)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from plugins.generative.rates import warm_cosine
+
 from ..guidance import drop_condition
 from ..methods import Averaged, Method, Noise, Update
-from ..methods.rates import warm_cosine
 from ..networks import computed_frames, length_mask, pad_frames, token_lengths
 from .autoencoder import MotionAutoencoder, latent_statistics, reconstruction_loss
 from .head import Head

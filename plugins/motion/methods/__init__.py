@@ -2,6 +2,5 @@
 
 from .averaging import Averaged
 from .base import Edit, Method, Noise, Update, keep_known
-from .rates import warm_cosine
 
-__all__ = ["Averaged", "Edit", "Method", "Noise", "Update", "keep_known", "warm_cosine"]
+__all__ = ["Averaged", "Edit", "Method", "Noise", "Update", "keep_known"]

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from plugins.generative.rates import warm_cosine
+
 from ..losses.geometric import Decode
 from ..networks.masks import check_lengths
-from .rates import warm_cosine
 
 Noise = Callable[[tuple[int, ...]], Tensor]
 """``noise(shape) -> unit normals``; the first dimension is the clips'."""

@@ -1,4 +1,4 @@
-"""The hand-written derivatives, to third order, against finite differences, with rows taken in one piece and in many."""
+"""The hand-written derivatives, to third order, against finite differences, in one piece and in many."""
 
 import math
 

@@ -281,7 +281,8 @@ def test_a_graph_does_not_depend_on_its_batch_and_single_atoms_are_fine(name):
 
 def test_lifted_networks_see_angles_and_change_smoothly_at_the_radius():
     torch.manual_seed(0)
-    network = PONITA(orientations="edges", attributes="universal", in_scalars=1, hidden=8, layers=1, radius=2.0).double()
+    options = {"orientations": "edges", "attributes": "universal", "radius": 2.0}
+    network = PONITA(in_scalars=1, hidden=8, layers=1, **options).double()
 
     def energies(places):
         pos = torch.tensor(places).double()

@@ -14,7 +14,7 @@ from plugins.motion.losses import GeometricLoss, masked_mean
 from plugins.motion.mardm import DiffusionMLP, LengthPredictor, SiTHead, ranks
 from plugins.motion.mardm.method import nearest_known
 from plugins.motion.mdm import MDM, MDMNetwork, cosine_betas, respaced
-from plugins.motion.methods import Averaged, warm_cosine
+from plugins.motion.methods import Averaged
 from plugins.motion.modules import MotionGenerators
 from plugins.motion.networks import Patches, TransformerLayer, length_mask, sinusoidal, token_lengths
 
@@ -91,12 +91,6 @@ def test_an_average_forgets_its_start_and_then_moves_slowly():
         expected = kept[n] * expected + (1 - kept[n]) * n
     assert float(average.module.weight) == pytest.approx(expected, rel=1e-5)
     assert not average.train().module.training and not any(p.requires_grad for p in average.parameters())
-
-
-def test_rates_rise_fall_and_end():
-    assert warm_cosine(0.05, 0.1, 0.2) == pytest.approx(0.5) and warm_cosine(0.1, 0.1, 0.2) == pytest.approx(1)
-    assert warm_cosine(0.55, 0.1, 0.2) == pytest.approx(0.6) and warm_cosine(2.0, 0.1, 0.2) == pytest.approx(0.2)
-    assert 0 < warm_cosine(0.0, 0.1) and warm_cosine(0.0, 0.0) == 1
 
 
 # networks
@@ -243,35 +237,9 @@ def test_one_step_lowers_the_error_in_bfloat16_too(make):
     assert sum(errors[-10:]) < 0.9 * sum(errors[:10])
 
 
-class _Trainer:
-    world_size = 1
-    should_stop = False
-
-
-def test_the_method_that_has_trained_least_takes_the_batch(monkeypatch):
-    module = MotionGenerators({"mdm": small_mdm(), "emdm": small_emdm()}, seconds=10.0)
-    module._trainer = _Trainer()
-    monkeypatch.setattr(MotionGenerators, "trainer", property(lambda self: self._trainer))
-    monkeypatch.setattr(module, "log", lambda *a, **k: None)
-    taken, costs = [], {"mdm": 1.0, "emdm": 3.0}
-    monkeypatch.setattr(module, "_train", lambda name, batch: taken.append(name))
-    monkeypatch.setattr(module, "_elapsed", lambda began: costs[taken[-1]])
-    for step in range(8):
-        module.training_step(batch(), step)
-        assert abs(module.used["mdm"] - module.used["emdm"]) <= 3.0
-    assert taken.count("mdm") == 6 and taken.count("emdm") == 2 and not module.trainer.should_stop
-    again = MotionGenerators({"mdm": small_mdm(), "emdm": small_emdm()}, seconds=10.0)
-    again.load_state_dict(module.state_dict())
-    assert again.used == {"mdm": 6.0, "emdm": 6.0}
-    module.used = {"mdm": 9.5, "emdm": 10.5}
-    module.training_step(batch(), 9)
-    assert module.trainer.should_stop
-
-
 def test_budgets_and_rows_are_checked():
-    for budget in ({}, {"seconds": 1.0, "steps": 1}, {"steps": 0}):
-        with pytest.raises(ValueError, match="budget"):
-            MotionGenerators({"mdm": small_mdm()}, **budget)
+    with pytest.raises(ValueError, match="budget"):
+        MotionGenerators({"mdm": small_mdm()})
     with pytest.raises(ValueError, match="samplers.x.method"):
         MotionGenerators({"mdm": small_mdm()}, steps=1, samplers={"x": {"method": "mdn"}})
     module = MotionGenerators({"mdm": small_mdm()}, steps=1, samplers={"two": {"method": "mdm", "steps": 2}})
