@@ -42,6 +42,13 @@ def resolution_figure(curves: Mapping[str, Mapping[int, float]]) -> Figure:
     return figure
 
 
+COST_AXES = {
+    "atoms": "atoms of a graph (edges grow as their square)",
+    "edges": "directed edges of a graph of 21 atoms",
+    "orientations": "orientations of the grid",
+}
+
+
 def cost_figure(curves: Mapping[str, Mapping[int, Mapping[str, float]]]) -> Figure:
     """Milliseconds of a training step with forces, by network, against atoms or orientations.
 
@@ -54,8 +61,7 @@ def cost_figure(curves: Mapping[str, Mapping[int, Mapping[str, float]]]) -> Figu
             axes.loglog(list(points), [point[name] for point in points.values()], "o-", label=name)
         axes.set_xticks(list(points), [str(value) for value in points])
         axes.minorticks_off()
-        edges = " (edges grow as its square)" if axis == "atoms" else ""
-        axes.set_xlabel(f"{axis}{' of a graph' if axis == 'atoms' else ' of the grid'}{edges}")
+        axes.set_xlabel(COST_AXES[axis])
         axes.set_ylabel("ms of a training step with forces")
         axes.grid(alpha=0.3)
         axes.legend()

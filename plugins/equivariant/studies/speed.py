@@ -11,12 +11,15 @@ from tqdm import tqdm
 
 from framework.study import Study
 from plugins.equivariant.equivariance import random_cloud
-from plugins.equivariant.figures_equivariance import cost_figure
+from plugins.equivariant.figures_equivariance import COST_AXES, cost_figure
 from plugins.equivariant.geometry import make_grid
 from plugins.equivariant.graphs import Graph
 from plugins.equivariant.models import EGNN, PONITA
 from plugins.equivariant.readout import energy_and_forces, pool
 from plugins.equivariant.studies.straightforward import StraightforwardPONITA, copy_weights
+
+ATOMS_OF_EDGES = 21
+"""Atoms of the graphs whose edges are varied."""
 
 
 class Speed(Study):
@@ -30,7 +33,8 @@ class Speed(Study):
         batch, atoms: graphs in a batch, all pairs connected, and atoms of each.
         hidden, basis_dim, layers, orientations: of the networks.
         repeats: timed steps of each network, one after the other in turns; medians are reported.
-        sweep: numbers of atoms, and of orientations, for the figure of how cost grows.
+        sweep: numbers of `atoms`, of `orientations`, and of directed `edges` of a graph of 21 atoms, for the figure of
+            how cost grows.
         seed: of weights and batches.
         fast: two small steps.
 
@@ -58,6 +62,8 @@ class Speed(Study):
         self.batch, self.atoms, self.hidden, self.basis_dim = batch, atoms, hidden, basis_dim
         self.layers, self.orientations, self.repeats, self.seed = layers, orientations, repeats, seed
         self.sweep = dict(sweep or {})
+        if unknown := set(self.sweep) - set(COST_AXES):
+            raise ValueError(f"sweep must name {', '.join(COST_AXES)}, not {', '.join(sorted(unknown))}")
 
     def networks(self, orientations: int) -> dict[str, nn.Module]:
         torch.manual_seed(self.seed)
@@ -94,9 +100,12 @@ class Speed(Study):
         return metrics
 
     def _at(self, axis: str, value: int) -> dict[str, float]:
-        atoms = value if axis == "atoms" else self.atoms
+        atoms = {"atoms": value, "edges": ATOMS_OF_EDGES}.get(axis, self.atoms)
         orientations = value if axis == "orientations" else self.orientations
-        graph = random_cloud([atoms] * self.batch, 4, seed=self.seed).to(self.device)
+        graph = random_cloud([atoms] * self.batch, 4, seed=self.seed)
+        if axis == "edges":
+            graph = some_edges(graph, value, self.seed)
+        graph = graph.to(self.device)
         return self.times(self.networks(orientations), graph, True, max(2, self.repeats // 3))
 
     def times(self, networks: Mapping[str, nn.Module], graph: Graph, forces: bool, repeats: int) -> dict[str, float]:
@@ -118,6 +127,17 @@ class Speed(Study):
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter() - start
+
+
+def some_edges(graph: Graph, count: int, seed: int) -> Graph:
+    """Of each of a batch's equally large, fully connected graphs, `count` directed edges: random pairs, both ways."""
+    pairs = graph.edge_index.shape[1] // (2 * graph.num_graphs)
+    if count % 2 or not 0 < count <= 2 * pairs:
+        raise ValueError(f"edges must be an even number up to {2 * pairs}, not {count}")
+    g = torch.Generator().manual_seed(seed)
+    kept = torch.stack([torch.randperm(pairs, generator=g)[: count // 2] + k * pairs for k in range(graph.num_graphs)])
+    both = torch.stack([2 * kept.flatten(), 2 * kept.flatten() + 1], -1).flatten()
+    return graph.replace(edge_index=graph.edge_index[:, both])
 
 
 def force_step(network: nn.Module, graph: Graph) -> None:

@@ -11,6 +11,7 @@ from plugins.equivariant import diffusion
 from plugins.equivariant.calculator import Evaluation, as_calculator
 from plugins.equivariant.data import ExtXYZData, NBodyData, QM9Data, SmallMoleculesData
 from plugins.equivariant.data.qm9 import qm9_order
+from plugins.equivariant.equivariance import random_cloud
 from plugins.equivariant.geometry import random_orthogonal
 from plugins.equivariant.graphs import collate, end_to_end
 from plugins.equivariant.models import EGNN, PONITA
@@ -30,6 +31,7 @@ from plugins.equivariant.molecules.graphs import batch_frames, frame_graph
 from plugins.equivariant.molecules.qm9 import FREE_ATOMS, HARTREE
 from plugins.equivariant.nbody import ChargedParticles, coulomb_forces, energy, fitted_time, simulate
 from plugins.equivariant.potentials import Potential, energy_drift, net_torque, nve, rotational_spread
+from plugins.equivariant.studies.speed import some_edges
 
 
 def molecule(n=5, seed=0, species=(1, 6, 8), energy=-3.0):
@@ -149,6 +151,16 @@ def test_forecasts_of_an_equivariant_network_do_not_change_by_averaging():
     assert (ratio == ratio[:, :1]).all() and (ratio.abs() == 1).all()
     with pytest.raises(ValueError, match="no network 'segnn'"):
         model.trained("segnn")
+
+
+def test_some_edges_are_pairs_of_every_graph():
+    graph = random_cloud([5, 5], 2)
+    some = some_edges(graph, 6, seed=0)
+    assert some.check().paired and some.edge_index.shape == (2, 12)
+    assert torch.bincount(some.batch[some.edge_index[0]]).tolist() == [6, 6]
+    assert len(set(map(tuple, some.edge_index.T.tolist()))) == 12
+    with pytest.raises(ValueError, match="even number up to 20"):
+        some_edges(graph, 22, seed=0)
 
 
 def test_budgets_are_checked():
