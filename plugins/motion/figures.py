@@ -144,30 +144,23 @@ def speed_figure(table: EvaluationTable) -> Figure | None:
     rows = [r for r in rows if math.isfinite(table.rows[r]["frechet_distance"].mean)]
     if not rows:
         return None
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = Figure(figsize=(8.2, 4.2), layout="constrained")
     axes = figure.subplots()
     for row in rows:
         cells = table.rows[row]
         distance, seconds = cells["frechet_distance"], cells["seconds_per_clip"].mean
-        axes.errorbar(seconds, distance.mean, yerr=distance.half_width, fmt="o", ms=7, lw=1, color=GENERATOR_COLOUR)
-        axes.annotate(
-            f"{NAMES.get(row, row)} ({table.clips[row]} clips)",
-            (seconds, distance.mean),
-            xytext=(6, 6),
-            textcoords="offset points",
-            fontsize=9,
-        )
+        label = f"{NAMES.get(row, row)} ({table.clips[row]} clips)"
+        axes.errorbar(seconds, distance.mean, yerr=distance.half_width, fmt="o", ms=7, lw=1, label=label)
     for row, style in (("real", ":"), ("frozen_frame", "--"), ("mean_motion", "-.")):
         if row in table.rows:
             level = table.rows[row]["frechet_distance"].mean
             axes.axhline(level, color=REFERENCE_COLOUR, ls=style, label=NAMES[row])
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.margins(x=0.25)
     axes.set_xlabel("seconds for one clip")
     axes.set_ylabel("Fréchet distance")
     axes.set_title("Quality against inference time", fontsize=11)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

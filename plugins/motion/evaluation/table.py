@@ -87,7 +87,7 @@ class EvaluationTable:
             "|---|--:|" + "--:|" * len(shown),
         ]
         for row, cells in self.rows.items():
-            values = [str(cells[m]) if m in cells else "" for m in shown]
+            values = [str(cells[m]) if m in cells and math.isfinite(cells[m].mean) else "" for m in shown]
             lines.append(f"| {row} | {self.clips[row]} | " + " | ".join(values) + " |")
         return "\n".join(lines) + "\n"
 
