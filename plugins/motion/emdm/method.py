@@ -32,6 +32,9 @@ class EMDM(Method):
         adversarial: weight of the adversarial loss; 0 leaves a few-step model of squared error.
         adversarial_share: share of each batch that the discriminator sees, in both updates; 1 in the paper. Half
             makes a step a third cheaper.
+        adversarial_steps: the discriminator judges only the last so many denoising steps, and the generator's second
+            pass draws its times from them; all, as in the paper, when omitted. Before them the noise of x_t hides what
+            could be told, and a small discriminator learns nothing.
         gamma: of the R1 penalty on real x_t.
         penalty_every: the penalty is taken on every so many discriminator steps (and not scaled up for it).
         dropped: share of the texts replaced by none, in the generator alone.
@@ -50,6 +53,7 @@ class EMDM(Method):
         loss: GeometricLoss | None = None,
         adversarial: float = 1.0,
         adversarial_share: float = 1.0,
+        adversarial_steps: int | None = None,
         gamma: float = 0.02,
         penalty_every: int = 15,
         dropped: float = 0.1,
@@ -71,6 +75,9 @@ class EMDM(Method):
         self.diffusion = diffusion or DenoisingSteps()
         self.loss = loss or GeometricLoss(features=100.0)
         self.adversarial, self.adversarial_share = adversarial, adversarial_share
+        self.adversarial_steps = self.diffusion.steps if adversarial_steps is None else adversarial_steps
+        if not 1 <= self.adversarial_steps <= self.diffusion.steps:
+            raise ValueError(f"adversarial_steps = {adversarial_steps} must lie in 1 … {self.diffusion.steps}")
         self.gamma, self.penalty_every = gamma, penalty_every
         self.dropped, self.guidance = dropped, guidance
         self.rounds = 0
@@ -97,7 +104,7 @@ class EMDM(Method):
 
     def _judge(self, x0: Tensor, mask: Tensor, text: Tensor) -> Update:
         """The discriminator's loss on real and drawn x_t given the same x_{t+1}."""
-        t, x_t, x_next = self._pair(x0)
+        t, x_t, x_next = self._pair(x0, self.adversarial_steps)
         with torch.no_grad():
             made = self.generator(x_next, t, self._latent(x0), drop_condition(text, self.dropped), mask)
             fake = self.diffusion.posterior(made, x_next, t, torch.randn_like(x0))
@@ -118,12 +125,12 @@ class EMDM(Method):
     def _make(self, x0: Tensor, mask: Tensor, text: Tensor, judged: int) -> Update:
         """The generator's loss; the two passes share one call, the second over the first ``judged`` clips."""
         seen = drop_condition(text, self.dropped)
-        t, _, x_next = self._pair(x0)
+        t, _, x_next = self._pair(x0, self.diffusion.steps)
         if not self.adversarial:
             terms = self.loss(self.generator(x_next, t, self._latent(x0), seen, mask), x0, mask, self.decode)
         else:
             other, its_mask, its_text = x0[:judged], mask[:judged], text[:judged]
-            its_t, _, its_next = self._pair(other)
+            its_t, _, its_next = self._pair(other, self.adversarial_steps)
             made, its_made = self.generator(
                 torch.cat([x_next, its_next]),
                 torch.cat([t, its_t]),
@@ -138,8 +145,8 @@ class EMDM(Method):
             terms["adversarial"] = self.adversarial * adversarial_loss(verdict)
         return Update("generator", torch.stack(list(terms.values())).sum(), {k: v.detach() for k, v in terms.items()})
 
-    def _pair(self, x0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        t = torch.randint(self.diffusion.steps, (len(x0),), device=x0.device)
+    def _pair(self, x0: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+        t = torch.randint(steps, (len(x0),), device=x0.device)
         return t, *self.diffusion.pair(x0, t, torch.randn_like(x0), torch.randn_like(x0))
 
     def _latent(self, x0: Tensor) -> Tensor:
