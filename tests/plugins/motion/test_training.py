@@ -220,6 +220,21 @@ def test_a_share_of_the_batch_is_judged():
         small_emdm(adversarial_share=0.0)
 
 
+def test_the_discriminator_judges_the_last_steps_only():
+    torch.manual_seed(0)
+    method, judged, made = small_emdm(adversarial_steps=3).train(), [], []
+    method.discriminator.register_forward_pre_hook(lambda module, inputs: judged.append(inputs[1]))
+    method.generator.register_forward_pre_hook(lambda module, inputs: made.append(inputs[1]))
+    for _ in range(30):
+        for update in method.updates(batch(), 0.5):
+            update.loss.backward()
+            method.stepped(update.optimizer)
+    assert torch.cat(judged).unique().tolist() == [0, 1, 2]
+    assert torch.cat(made).unique().tolist() == list(range(method.diffusion.steps))  # the geometric loss is of all
+    with pytest.raises(ValueError, match="adversarial_steps = 11"):
+        small_emdm(adversarial_steps=11)
+
+
 @pytest.mark.parametrize("make", [small_mdm, small_emdm])
 def test_one_step_lowers_the_error_in_bfloat16_too(make):
     torch.manual_seed(0)
