@@ -2,11 +2,16 @@
 
 import math
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
+import plugins.equivariant
+from framework.data import data_dir
 from plugins.equivariant import diffusion
 from plugins.equivariant.calculator import Evaluation, as_calculator
 from plugins.equivariant.data import ExtXYZData, NBodyData, QM9Data, SmallMoleculesData
@@ -525,3 +530,19 @@ def test_small_molecules_are_closed_shell_and_known():
     assert next(iter(data.train_dataloader())).num_graphs == 8
     with pytest.raises(ValueError, match="source"):
         SmallMoleculesData(source="zinc")
+
+
+@pytest.mark.parametrize("experiment", ["ethanol", "molecules"])
+def test_the_splits_of_the_experiments_exist(experiment):
+    """At full size: under `fast` any numbers will do."""
+    path = Path(plugins.equivariant.__path__[0]) / "conf/experiment/equivariant" / f"{experiment}.yaml"
+    options = OmegaConf.to_container(OmegaConf.load(path)["data"]) | {"fast": False, "radius": 5.0}
+    if not (data_dir() / options["train_file"]).is_file():
+        pytest.skip(f"FRAMEWORK_DATA does not hold {options['train_file']}")
+    data = instantiate(options)
+    data.setup()
+    sizes = {name: len(frames) for name, frames in data.sets.items()}
+    assert sizes == {
+        "ethanol": {"train": 950, "test": 1000, "val": 50},
+        "molecules": {"train": 380, "test": 100, "val": 20},
+    }[experiment]
