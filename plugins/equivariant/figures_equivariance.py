@@ -42,15 +42,18 @@ def resolution_figure(curves: Mapping[str, Mapping[int, float]]) -> Figure:
     return figure
 
 
+ATOMS_OF_EDGES = 21
+"""Atoms of the graphs whose edges are varied."""
+
 COST_AXES = {
     "atoms": "atoms of a graph (edges grow as their square)",
-    "edges": "directed edges of a graph of 21 atoms",
+    "edges": f"directed edges of a graph of {ATOMS_OF_EDGES} atoms",
     "orientations": "orientations of the grid",
 }
 
 
 def cost_figure(curves: Mapping[str, Mapping[int, Mapping[str, float]]]) -> Figure:
-    """Milliseconds of a training step with forces, by network, against atoms or orientations.
+    """Milliseconds of a training step with forces, by network, against any of `COST_AXES`.
 
     Args:
         curves: what varies → its value → network → milliseconds.

@@ -56,9 +56,7 @@ class MotionGenerators(pl.LightningModule):
         self.automatic_optimization = False
         if not methods:
             raise ValueError("methods must name at least one generator")
-        self.budget = Budget(list(methods), seconds, steps)
-        if fast:
-            self.budget = Budget(list(methods), steps=2)
+        self.budget = Budget(list(methods), seconds, steps, fast)
         self.methods = nn.ModuleDict(methods)
         self.rows = {row: dict(options) for row, options in (samplers or {m: {"method": m} for m in methods}).items()}
         for row, options in self.rows.items():
@@ -149,6 +147,4 @@ class MotionGenerators(pl.LightningModule):
                 fast=self.fast,
             )
         metrics = publish(self, table, data.skeleton, data.fps)
-        metrics |= {f"train_seconds/{name}": seconds for name, seconds in self.budget.seconds.items()}
-        metrics |= {f"train_steps/{name}": float(taken) for name, taken in self.budget.taken.items()}
-        self.log_dict(metrics, rank_zero_only=True)
+        self.log_dict(metrics | self.budget.metrics("train_"), rank_zero_only=True)

@@ -46,6 +46,19 @@ def test_with_steps_everyone_takes_every_batch(clock):
     assert budget.taken == {"a": 1, "b": 1} and budget.used == 0.25 and budget.seconds["a"] == 2.0
 
 
+def test_fast_takes_two_steps_of_a_sound_budget():
+    budget = Budget(["a", "b"], seconds=100.0, fast=True)
+    assert budget.turn() == ["a", "b"] and budget.limit == 2
+    with pytest.raises(ValueError, match="must be positive"):
+        Budget(["a"], steps=0, fast=True)
+
+
+def test_what_is_used_has_names():
+    budget = Budget(["a"], steps=4)
+    budget.seconds, budget.taken = {"a": 1.5}, {"a": 3}
+    assert budget.metrics("train_") == {"train_seconds/a": 1.5, "train_steps/a": 3.0}
+
+
 def test_an_interrupted_step_counts_for_nothing(clock):
     learner, _ = clock
     budget = Budget(["a"], steps=4)

@@ -155,7 +155,6 @@ class EdgeLift(NamedTuple):
     """The nodes and edges of an edge-lifted point cloud; see `lift_to_edges`."""
 
     origin: Tensor  # (M,) node at which a lifted node sits
-    bond: Tensor  # (M,) edge whose direction it carries
     edge_index: Tensor  # (2, K) between lifted nodes
     node_edge: Tensor  # (K,) edge of the original graph that each of them follows, -1 within an atom
 
@@ -163,12 +162,11 @@ class EdgeLift(NamedTuple):
 def lift_to_edges(edge_index: Tensor, num_nodes: int) -> EdgeLift:
     """Points with directions made from the points alone: one lifted node for each directed edge.
 
-    The lifted node of the edge s → r sits at r and points towards s. It receives from the lifted nodes (u → s) of
-    every neighbour s' of r, along the edge s' → r, and from the other lifted nodes (s' → r) at its own atom.
+    The lifted node of the edge s → r sits at r and points towards s. It receives from the lifted nodes (u → s) at the
+    far end of its edge, along that edge, and from the other lifted nodes (s' → r) at its own atom.
     Messages therefore see triples of atoms.
     """
     sender, receiver = edge_index
-    count = len(sender)
     degree = torch.bincount(receiver, minlength=num_nodes)
     by_receiver = torch.argsort(receiver, stable=True)
     start = degree.cumsum(0) - degree
@@ -187,5 +185,4 @@ def lift_to_edges(edge_index: Tensor, num_nodes: int) -> EdgeLift:
     within = torch.stack([source, target])
     within = within[:, source != target]
     node_edge = torch.cat([along[1], within.new_full((within.shape[1],), -1)])
-    bond = torch.arange(count, device=receiver.device)
-    return EdgeLift(receiver, bond, torch.cat([along, within], 1), node_edge)
+    return EdgeLift(receiver, torch.cat([along, within], 1), node_edge)

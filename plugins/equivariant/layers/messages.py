@@ -59,10 +59,7 @@ class _GatherScaleSumBackward(torch.autograd.Function):
         for rows, edges in _chunks(kernel, sender):
             for k, at in enumerate(edges):
                 pulled, sent = g.index_select(0, receiver[at]), x.index_select(0, sender[at])
-                if k == 0:
-                    torch.mul(sent, pulled, out=on_kernel[rows])
-                else:
-                    on_kernel[rows].addcmul_(sent, pulled)
+                _multiply(sent, pulled, on_kernel[rows], add=k > 0)
                 on_x.index_add_(0, sender[at], pulled.mul_(kernel[rows]))
         return on_kernel, on_x
 
@@ -79,13 +76,15 @@ class _GatherScaleSumBackward(torch.autograd.Function):
             for k, at in enumerate(edges):
                 s, r = sender[at], receiver[at]
                 pulled, sent = g.index_select(0, r), v.index_select(0, s)
-                if k == 0:
-                    torch.mul(sent, pulled, out=on_kernel[rows])
-                else:
-                    on_kernel[rows].addcmul_(sent, pulled)
+                _multiply(sent, pulled, on_kernel[rows], add=k > 0)
                 on_x.index_add_(0, s, pulled.mul_(u[rows]))
                 on_g.index_add_(0, r, sent.mul_(kernel[rows]).addcmul_(x.index_select(0, s), u[rows]))
         return on_kernel, on_x, on_g, None, None
+
+
+def _multiply(a: Tensor, b: Tensor, out: Tensor, add: bool) -> None:
+    """a * b into `out`, or onto what is there."""
+    out.addcmul_(a, b) if add else torch.mul(a, b, out=out)
 
 
 def _chunks(kernel: Tensor, sender: Tensor) -> Iterator[tuple[slice, list[slice]]]:

@@ -181,14 +181,14 @@ class PONITA(nn.Module):
         lift = lift_to_edges(graph.edge_index, nodes)
         length = safe_norm(rel, keepdim=True)
         direction = rel / torch.where(length == 0, 1, length)
-        own_window = None if self.cutoff is None else self.cutoff(length)
+        weight = torch.ones_like(length) if self.cutoff is None else self.cutoff(length)
         source, target = lift.edge_index
         # within an atom there is no displacement
         padded = torch.cat([rel, rel.new_zeros(1, self.n)])
         between = padded[lift.node_edge]  # -1 reads the last row
         window = self._window(between)
         if window is not None:
-            window = window * own_window.index_select(0, source)[..., None]
+            window = window * weight.index_select(0, source)[..., None]
         messages = Messages(between, source, target, len(rel), 1, False)
         near = self._pair(between, direction.index_select(0, target), direction.index_select(0, source))
         axis = torch.eye(self.n, dtype=rel.dtype, device=rel.device)[:1]
@@ -198,7 +198,6 @@ class PONITA(nn.Module):
             along = (graph.vec.index_select(0, lift.origin) @ direction[..., None])[..., 0]
             x = torch.cat([x, along], -1)
         out, _ = self._blocks(self.embed(x)[:, None], messages, window, near[:, None], own[:, None], None)
-        weight = torch.ones_like(length) if own_window is None else own_window
         total = 1 + scatter_sum(weight, lift.origin, nodes)
         values = weight * out[:, 0]
         vectors = values[:, self.out_scalars :, None] * direction[:, None]

@@ -59,9 +59,7 @@ class EqualTime(pl.LightningModule):
         self.automatic_optimization = False
         if not networks:
             raise ValueError("networks must name at least one network")
-        self.budget = Budget(list(networks), seconds, steps)
-        if fast:
-            self.budget = Budget(list(networks), steps=2)
+        self.budget = Budget(list(networks), seconds, steps, fast)
         if not 0 <= warmup < 1:
             raise ValueError(f"warmup must lie in [0, 1), not {warmup}")
         rates = dict(lr) if isinstance(lr, Mapping) else dict.fromkeys(networks, lr)
@@ -154,12 +152,7 @@ class EqualTime(pl.LightningModule):
             mine.copy_(theirs)
 
     def on_train_epoch_end(self) -> None:
-        self._log_used("train/")
-
-    def _log_used(self, prefix: str) -> None:
-        for name in self.names:
-            self.log(f"{prefix}seconds/{name}", self.budget.seconds[name])
-            self.log(f"{prefix}steps/{name}", float(self.budget.taken[name]))
+        self.log_dict(self.budget.metrics("train/"))
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         optimizers = []

@@ -104,7 +104,7 @@ class NBodyForecasters(EqualTime):
         )
         time = fitted_time(pos, vel, target)
         self.log("test_mse/fitted_time", (pos + time * vel - target).square().mean(), sync_dist=True)
-        self._log_used("train_")
+        self.log_dict(self.budget.metrics("train_"))
         errors = {key.removeprefix("test_mse/"): float(value) for key, value in self._test_errors().items()}
         save_figure(self, "test_mse", figures_tasks.forecast_errors(errors, self.names))
         forecasts = {name: torch.cat(parts).cpu() for name, parts in self._forecasts.items()}

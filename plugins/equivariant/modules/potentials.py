@@ -150,7 +150,7 @@ class Potentials(EqualTime):
             if self._spread[name]:
                 spread = torch.cat(self._spread[name]).mean() * 1000
                 self.log(f"energy_spread_mev/{name}", spread, sync_dist=True)
-        self._log_used("train_")
+        self.log_dict(self.budget.metrics("train_"))
         metrics = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
         parity = {
             name: [torch.cat(tensors) for tensors in zip(*parts, strict=True)] for name, parts in self._parity.items()

@@ -11,15 +11,12 @@ from tqdm import tqdm
 
 from framework.study import Study
 from plugins.equivariant.equivariance import random_cloud
-from plugins.equivariant.figures_equivariance import COST_AXES, cost_figure
+from plugins.equivariant.figures_equivariance import ATOMS_OF_EDGES, COST_AXES, cost_figure
 from plugins.equivariant.geometry import make_grid
 from plugins.equivariant.graphs import Graph
 from plugins.equivariant.models import EGNN, PONITA
 from plugins.equivariant.readout import energy_and_forces, pool
 from plugins.equivariant.studies.straightforward import StraightforwardPONITA, copy_weights
-
-ATOMS_OF_EDGES = 21
-"""Atoms of the graphs whose edges are varied."""
 
 
 class Speed(Study):
