@@ -221,9 +221,6 @@ class MotionData(pl.LightningDataModule):
             collate_fn=collate,
         )
 
-    def val_dataloader(self) -> DataLoader[Any]:
-        return self.test_dataloader()
-
     def test_dataloader(self) -> DataLoader[Any]:
         return DataLoader(self.test_set, self.batch_size, num_workers=self.workers, collate_fn=collate)
 
