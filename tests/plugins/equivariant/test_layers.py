@@ -4,10 +4,14 @@ import math
 
 import pytest
 import torch
+from scipy.special import eval_legendre
 from torch.autograd import gradcheck, gradgradcheck
 
 from plugins.equivariant.bases import KernelMLP
+from plugins.equivariant.bases.zonal import ZonalAttributes, ZonalBasis, zonal_polynomials
+from plugins.equivariant.geometry import circle, fibonacci, icosahedral
 from plugins.equivariant.layers import activation, gather_scale_sum, gelu_linear, messages
+from plugins.equivariant.layers.products import thin_product
 
 
 def _random(*shape):
@@ -77,3 +81,56 @@ def test_a_kernel_basis_of_nothing_is_empty_and_any_shape_of_attributes_will_do(
     assert basis(torch.zeros(0, 4, 2, dtype=torch.float64)).shape == (0, 4, 5)
     attributes = torch.randn(3, 4, 2, dtype=torch.float64)
     torch.testing.assert_close(basis(attributes)[1, 2], basis(attributes[1, 2][None])[0], rtol=1e-13, atol=1e-13)
+
+
+def test_thin_products_have_three_derivatives():
+    torch.manual_seed(2)
+    inputs = _random(3, 4, 2), _random(3, 2, 5)
+    torch.testing.assert_close(thin_product(*inputs), inputs[0] @ inputs[1])
+    assert gradcheck(thin_product, inputs) and gradgradcheck(thin_product, inputs)
+    assert gradgradcheck(_slope(thin_product, inputs), inputs)
+
+
+def test_zonal_polynomials_are_legendres_of_the_cosine_and_powers_of_the_length():
+    torch.manual_seed(3)
+    rel, points = torch.randn(7, 3, dtype=torch.float64), icosahedral()[0]
+    length = rel.norm(dim=-1, keepdim=True)
+    cosine = (rel / length) @ points.T
+    found = zonal_polynomials(rel, points, 6, soft=0.7)
+    shrunk = length / (length.square() + 0.7**2).sqrt()
+    for order in range(7):
+        wanted = math.sqrt(2 * order + 1) * torch.from_numpy(eval_legendre(order, cosine.numpy())) * shrunk**order
+        torch.testing.assert_close(found[..., order], wanted, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(zonal_polynomials(-rel, -points, 6, soft=0.7), found, rtol=1e-13, atol=1e-13)
+    assert torch.equal(zonal_polynomials(torch.zeros(1, 3), points.float(), 3)[0, :, 1:], torch.zeros(12, 3))
+
+
+def test_plane_harmonics_are_cosines_and_sines_of_the_angle():
+    angle, turn = torch.linspace(-3, 3, 11, dtype=torch.float64), torch.tensor([0.3, 2.0], dtype=torch.float64)
+    rel, points = (torch.stack([a.cos(), a.sin()], -1) for a in (angle, turn))
+    found, between = zonal_polynomials(rel, points, 3, soft=0), angle[:, None] - turn
+    wanted = [torch.ones_like(between)]
+    for order in (1, 2, 3):
+        wanted += [math.sqrt(2) * (order * between).cos(), math.sqrt(2) * (order * between).sin()]
+    torch.testing.assert_close(found, torch.stack(wanted, -1), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("make, count", [(circle, 16), (fibonacci, 4000)])
+def test_zonal_polynomials_are_orthonormal_over_directions(make, count):
+    directions = make(count)[0]
+    functions = zonal_polynomials(directions, directions[:1], 4, soft=0)[:, 0]
+    gram = functions.T @ functions / count
+    assert (gram - torch.eye(len(gram))).abs().max() < (1e-12 if make is circle else 1e-2)
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_zonal_kernels_are_linear_maps_of_the_basis(n):
+    torch.manual_seed(4)
+    basis = ZonalBasis(n, hidden=6, basis_dim=5, degree=3).double()
+    points = (circle(6) if n == 2 else icosahedral())[0]
+    at = ZonalAttributes.of(torch.randn(4, n, dtype=torch.float64), points, 3)
+    weights = [torch.randn(c, basis.out_features, dtype=torch.float64) for c in (2, 3)]
+    for kernel, weight in zip(basis.kernels(at, weights), weights, strict=True):
+        torch.testing.assert_close(kernel, basis(at) @ weight.T, rtol=1e-12, atol=1e-12)
+    nothing = ZonalAttributes.of(torch.zeros(0, n, dtype=torch.float64), points, 3)
+    assert basis.kernels(nothing, weights)[0].shape == (0, len(points), 2)

@@ -40,6 +40,8 @@ GRIDDED = {
     "universal": lambda: PONITA(orientations=12, grid="icosahedral", attributes="universal", **SIZE),
     "smooth": lambda: PONITA(orientations=12, grid="icosahedral", smooth=True, compress=2.0, radius=6.0, **SIZE),
     "fibonacci": lambda: PONITA(orientations=16, grid="fibonacci", **SIZE),
+    "zonal": lambda: PONITA(orientations=12, zonal_degree=3, compress=2.0, radius=6.0, **SIZE),
+    "zonal-fibonacci": lambda: PONITA(orientations=16, grid="fibonacci", zonal_degree=4, **SIZE),
 }
 EVERY = EXACT | GRIDDED
 
@@ -186,12 +188,55 @@ def test_a_grid_that_turns_with_the_cloud_is_exact_and_one_that_stands_is_not(na
     assert equivariance_error(network, cloud, turn).largest > 1e-6
 
 
-@pytest.mark.parametrize("name", ["icosahedral", "universal", "smooth"])
+@pytest.mark.parametrize("name", ["icosahedral", "universal", "smooth", "zonal"])
 def test_the_grid_s_own_symmetries_are_exact(name):
     network, cloud = build(name)
     fivefold = _fivefold(network.grid.points)
     for element in (fivefold, fivefold @ fivefold, -torch.eye(3).double(), -fivefold):
         assert equivariance_error(network, cloud, element).largest < 1e-12
+
+
+@pytest.mark.parametrize("options", [{}, {"attributes": "universal"}, {"zonal_degree": 3}])
+def test_in_the_plane_the_circle_s_own_rotations_are_exact_and_handedness_is_seen(options):
+    torch.manual_seed(0)
+    network = PONITA(n=2, orientations=10, **SIZE, **options).double()
+    cloud = random_cloud([6, 4, 1], 3, 1, n=2, dtype=torch.float64)
+    network.calibrate_(cloud)
+
+    def turn(angle):
+        c, s = math.cos(angle), math.sin(angle)
+        return torch.tensor([[c, -s], [s, c]], dtype=torch.float64)
+
+    for k in (1, 3, 5):
+        assert equivariance_error(network, cloud, turn(2 * math.pi * k / 10)).largest < 1e-12
+    frames = turn(0.4).expand(cloud.num_graphs, 2, 2)
+    assert equivariance_error(network, cloud, turn(0.4), turned=lambda g: network(g, frames)).largest < 1e-12
+    assert equivariance_error(network, cloud, turn(0.4)).largest > 1e-6
+    mirror = torch.diag(torch.tensor([1.0, -1.0], dtype=torch.float64))  # of the cloud and of the circle
+    assert equivariance_error(network, cloud, mirror).largest > 1e-3
+
+
+def test_zonal_kernels_do_not_depend_on_how_edges_are_paired():
+    torch.manual_seed(0)
+    network = PONITA(orientations=12, zonal_degree=3, **SIZE).double()
+    cloud = random_cloud([6, 4], 3, 1, dtype=torch.float64)
+    order = torch.randperm(cloud.edge_index.shape[1])
+    shuffled = cloud.replace(edge_index=cloud.edge_index[:, order], _paired=None)
+    assert cloud.paired and not shuffled.paired
+    for a, b in zip(network(cloud), network(shuffled), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_band_limited_kernels_turn_better_with_the_cloud_on_the_same_grid():
+    errors = {}
+    for degree in (None, 3):
+        torch.manual_seed(0)
+        network = PONITA(orientations=12, zonal_degree=degree, **SIZE).double()
+        cloud = random_cloud([9] * 4, 3, 1, dtype=torch.float64)
+        network.calibrate_(cloud)
+        turns = random_orthogonal(8, cloud.pos, proper=True)
+        errors[degree] = sum(equivariance_error(network, cloud, turn).scalar for turn in turns)
+    assert errors[3] < errors[None]
 
 
 def test_the_fast_form_is_the_form_on_paper():
@@ -247,7 +292,7 @@ def test_forces_are_the_gradient_and_sum_to_zero(name):
     assert pool(forces, cloud.batch, cloud.num_graphs).abs().max() <= 1e-12 * forces.abs().sum()
 
 
-@pytest.mark.parametrize("name", ["pnita", "smooth", "edges-ponita", "egnn"])
+@pytest.mark.parametrize("name", ["pnita", "smooth", "zonal", "edges-ponita", "egnn"])
 @pytest.mark.parametrize("places", [[[0, 0, 0], [0, 0, 0], [1, 0, 0]], [[0, 0, 0], [0, 0, 1], [0, 0, 2]]])
 def test_coincident_and_collinear_atoms_have_finite_hessians(name, places):
     torch.manual_seed(0)
@@ -303,5 +348,10 @@ def test_wrong_inputs_are_told():
     for options in ({"grid": "cubical"}, {"frames": "turned"}, {"attributes": "four"}, {"compress": 0.0}):
         with pytest.raises(ValueError, match=next(iter(options.values())) if "compress" not in options else "compress"):
             PONITA(orientations=12, **options)
+    for options in ({"orientations": 0}, {"orientations": "edges"}, {"smooth": True}, {"attributes": "universal"}):
+        with pytest.raises(ValueError, match="zonal_degree=3 is for kernels on a grid"):
+            PONITA(**{"orientations": 12, "zonal_degree": 3, **options})
+    with pytest.raises(ValueError, match="at least 1"):
+        PONITA(orientations=12, zonal_degree=0)
     with pytest.raises(ValueError, match="'edges', not 'bonds'"):
         PONITA(orientations="bonds")
