@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from plugins.equivariant.bases.mlp import KernelMLP
 from plugins.equivariant.geometry.invariants import quarter_turn
-from plugins.equivariant.geometry.norms import safe_norm
 from plugins.equivariant.layers.activation import gelu_linear
 from plugins.equivariant.layers.products import thin_product
 
@@ -22,7 +21,7 @@ def angular_functions(n: int, degree: int) -> int:
     return degree + 1 if n == 3 else 2 * degree + 1
 
 
-def zonal_polynomials(rel: Tensor, points: Tensor, degree: int, soft: float = 1.0) -> Tensor:
+def zonal_polynomials(rel: Tensor, points: Tensor, degree: int, soft: float = 0.25) -> Tensor:
     """Polynomials of a displacement that depend on its length and its angle to an orientation alone.
 
     With u = r / sqrt(|r|^2 + soft^2), which has the direction of r and a length below one:
@@ -66,11 +65,6 @@ class ZonalAttributes(NamedTuple):
 
     length: Tensor
     angular: Tensor
-
-    @classmethod
-    def of(cls, rel: Tensor, points: Tensor, degree: int) -> ZonalAttributes:
-        """Of displacements (K, n) against orientations (O, n)."""
-        return cls(safe_norm(rel, keepdim=True), zonal_polynomials(rel, points, degree))
 
     def windowed(self, window: Tensor) -> ZonalAttributes:
         """Attributes whose kernels are those of these times a window (K, 1, 1)."""

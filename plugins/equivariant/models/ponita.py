@@ -267,7 +267,7 @@ class PONITA(nn.Module):
     def _attributes(self, rel: Tensor, points: Tensor) -> Tensor | ZonalAttributes:
         read = self._read(rel)
         if self.zonal_degree is not None:
-            return ZonalAttributes.of(read, points, self.zonal_degree)
+            return ZonalAttributes(safe_norm(read, keepdim=True), zonal_polynomials(rel, points, self.zonal_degree))
         return grid_attributes(read, points, self.attributes, self.smooth)
 
     def _read(self, rel: Tensor) -> Tensor:

@@ -31,10 +31,12 @@ class Equivariance(Study):
     """Relative errors, in float64, of calibrated networks with random weights: medians over `trials`.
 
     Fixed grids are measured in the reference's form (`ponita_<grid>`: distances across as norms) and in ours
-    (`smooth_<grid>`: their squares, and quadrature weights).
+    (`smooth_<grid>`: their squares, and quadrature weights; `zonal_<grid>`: kernels in zonal harmonics, and quadrature
+    weights).
 
     Args:
         hidden, layers, atoms, graphs: sizes.
+        zonal_degree: of `zonal_<grid>`.
         trials: random weights, clouds and transformations.
         counts: numbers of orientations for the figure of the error against them.
         seed: of everything.
@@ -51,6 +53,7 @@ class Equivariance(Study):
         layers: int = 5,
         atoms: int = 9,
         graphs: int = 4,
+        zonal_degree: int = 3,
         trials: int = 3,
         counts: Sequence[int] = (12, 20, 32, 64, 162),
         seed: int = 0,
@@ -61,7 +64,7 @@ class Equivariance(Study):
             hidden, layers, trials, counts = 8, 1, 1, (12, 20)
         self.hidden, self.layers, self.sizes = hidden, layers, [atoms] * graphs
         self.trials, self.counts, self.seed = trials, list(counts), seed
-        self.fast = fast
+        self.zonal_degree, self.fast = zonal_degree, fast
 
     def build(self, name: str) -> nn.Module:
         options = {
@@ -82,13 +85,16 @@ class Equivariance(Study):
         shape, count = GRIDS.get(grid, (grid.rstrip("0123456789"), int(grid.lstrip("abcdefghijklmnopqrstuvwxyz"))))
         if kind == "straightforward":
             return StraightforwardPONITA(make_grid(shape, count), basis_dim=self.hidden, **options)
-        better = {"smooth": True, "quadrature": True} if kind == "smooth" else {}
+        better = {
+            "smooth": {"smooth": True, "quadrature": True},
+            "zonal": {"zonal_degree": self.zonal_degree, "quadrature": True},
+        }.get(kind, {})
         return PONITA(grid=shape, orientations=count, **better, **options)
 
     def study(self) -> dict[str, float]:
         names = ["egnn", "steerable", "pnita", "edges", "frames_icosahedral12", "straightforward_icosahedral12"]
         grids = list(GRIDS)[:2] if self.fast else list(GRIDS)
-        names += [f"{kind}_{grid}" for grid in grids for kind in ("ponita", "smooth")]
+        names += [f"{kind}_{grid}" for grid in grids for kind in ("ponita", "smooth", "zonal")]
         found: dict[str, dict[str, list[tuple[float, float]]]] = {}
         for name in tqdm(names, desc="equivariance", disable=self.fast):
             found[name] = self.measure(name)
@@ -104,7 +110,11 @@ class Equivariance(Study):
                 count: self._rotation(f"{kind}_{'fibonacci' if count != 12 else 'icosahedral'}{count}")
                 for count in self.counts
             }
-            for kind, label in (("ponita", "as in the reference"), ("smooth", "smooth attributes, quadrature weights"))
+            for kind, label in (
+                ("ponita", "as in the reference"),
+                ("smooth", "smooth attributes, quadrature weights"),
+                ("zonal", "zonal kernels, quadrature weights"),
+            )
         }  # fmt: skip
         self.save_figure("resolution", resolution_figure(curves))
         return metrics

@@ -22,6 +22,8 @@ from plugins.equivariant.studies.straightforward import StraightforwardPONITA, c
 class Speed(Study):
     """Times training steps of PONITA, its straightforward form, PNITA and EGNN on the same batches, taking turns.
 
+    PONITA twice: `ponita` is the straightforward network, digit by digit; `zonal` has kernels in zonal harmonics.
+
     A step is forward and backward to the parameters: of the energies' squares (`forces=False`), or of the forces'
     squares, which are a derivative themselves. The fast and the straightforward network hold the same weights and must
     agree before anything is timed.
@@ -29,6 +31,7 @@ class Speed(Study):
     Args:
         batch, atoms: graphs in a batch, all pairs connected, and atoms of each.
         hidden, basis_dim, layers, orientations: of the networks.
+        zonal_degree: of `zonal`.
         repeats: timed steps of each network, one after the other in turns; medians are reported.
         sweep: numbers of `atoms`, of `orientations`, and of directed `edges` of a graph of 21 atoms, for the figure of
             how cost grows.
@@ -36,7 +39,8 @@ class Speed(Study):
         fast: two small steps.
 
     Metrics: `step_ms/<model>` (with forces) and `step_ms_without_forces/<model>`;
-    `ratio_to_straightforward/ponita`, of the steps with forces, and `ratio_to_straightforward/ponita_without_forces`;
+    `ratio_to_straightforward/<model>`, of the steps with forces, and `ratio_to_straightforward/<model>_without_forces`,
+    for `ponita` and `zonal`;
     `largest_difference`, relative, between the two networks' forces.
     """
 
@@ -48,6 +52,7 @@ class Speed(Study):
         basis_dim: int = 64,
         layers: int = 3,
         orientations: int = 12,
+        zonal_degree: int = 3,
         repeats: int = 15,
         sweep: Mapping[str, Sequence[int]] | None = None,
         seed: int = 0,
@@ -58,7 +63,7 @@ class Speed(Study):
             batch, atoms, hidden, basis_dim, layers, repeats, sweep = 2, 4, 8, 8, 1, 2, {"atoms": [3, 4]}
         self.batch, self.atoms, self.hidden, self.basis_dim = batch, atoms, hidden, basis_dim
         self.layers, self.orientations, self.repeats, self.seed = layers, orientations, repeats, seed
-        self.sweep = dict(sweep or {})
+        self.zonal_degree, self.sweep = zonal_degree, dict(sweep or {})
         if unknown := set(self.sweep) - set(COST_AXES):
             raise ValueError(f"sweep must name {', '.join(COST_AXES)}, not {', '.join(sorted(unknown))}")
 
@@ -66,10 +71,12 @@ class Speed(Study):
         torch.manual_seed(self.seed)
         size = {"in_scalars": 4, "hidden": self.hidden, "layers": self.layers}
         grid = make_grid("auto", orientations)
+        sized = size | {"basis_dim": self.basis_dim}
         networks: dict[str, nn.Module] = {
-            "straightforward": StraightforwardPONITA(grid, basis_dim=self.basis_dim, **size),
-            "ponita": PONITA(orientations=orientations, basis_dim=self.basis_dim, **size),
-            "pnita": PONITA(orientations=0, basis_dim=self.basis_dim, **size),
+            "straightforward": StraightforwardPONITA(grid, **sized),
+            "ponita": PONITA(orientations=orientations, **sized),
+            "zonal": PONITA(orientations=orientations, zonal_degree=self.zonal_degree, **sized),
+            "pnita": PONITA(orientations=0, **sized),
             "egnn": EGNN(**size),
         }
         copy_weights(networks["straightforward"], networks["ponita"])
@@ -87,8 +94,9 @@ class Speed(Study):
             for model, ms in self.times(networks, graph, forces, self.repeats).items():
                 metrics[f"{name}/{model}"] = ms
         for name, suffix in (("step_ms", ""), ("step_ms_without_forces", "_without_forces")):
-            ratio = metrics[f"{name}/ponita"] / metrics[f"{name}/straightforward"]
-            metrics[f"ratio_to_straightforward/ponita{suffix}"] = ratio
+            for model in ("ponita", "zonal"):
+                ratio = metrics[f"{name}/{model}"] / metrics[f"{name}/straightforward"]
+                metrics[f"ratio_to_straightforward/{model}{suffix}"] = ratio
         curves = {}
         for axis, values in self.sweep.items():
             curves[axis] = {value: self._at(axis, value) for value in tqdm(values, desc=f"cost by {axis}", leave=False)}

@@ -128,9 +128,10 @@ def test_zonal_kernels_are_linear_maps_of_the_basis(n):
     torch.manual_seed(4)
     basis = ZonalBasis(n, hidden=6, basis_dim=5, degree=3).double()
     points = (circle(6) if n == 2 else icosahedral())[0]
-    at = ZonalAttributes.of(torch.randn(4, n, dtype=torch.float64), points, 3)
+    rel = torch.randn(4, n, dtype=torch.float64)
+    at = ZonalAttributes(rel.norm(dim=-1, keepdim=True), zonal_polynomials(rel, points, 3))
     weights = [torch.randn(c, basis.out_features, dtype=torch.float64) for c in (2, 3)]
     for kernel, weight in zip(basis.kernels(at, weights), weights, strict=True):
         torch.testing.assert_close(kernel, basis(at) @ weight.T, rtol=1e-12, atol=1e-12)
-    nothing = ZonalAttributes.of(torch.zeros(0, n, dtype=torch.float64), points, 3)
+    nothing = ZonalAttributes(at.length[:0], at.angular[:0])
     assert basis.kernels(nothing, weights)[0].shape == (0, len(points), 2)
