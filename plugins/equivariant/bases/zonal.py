@@ -86,9 +86,9 @@ class ZonalBasis(nn.Module):
         degree: highest harmonic.
     """
 
-    def __init__(self, n: int, hidden: int, basis_dim: int, max_order: int = 3, degree: int = 4) -> None:
+    def __init__(self, n: int, hidden: int, basis_dim: int, max_order: int = 3, degree: int = 2) -> None:
         super().__init__()
-        self.degree, self.angles = degree, angular_functions(n, degree)
+        self.angles = angular_functions(n, degree)
         self.radial = KernelMLP(1, hidden, basis_dim, max_order)
 
     @property

@@ -51,8 +51,8 @@ class PONITA(nn.Module):
         basis_dim: functions of the kernel basis; `hidden` when omitted.
         max_order: of the monomials of the attributes.
         zonal_degree: expands the kernels on a grid, over positions and over orientations, in zonal harmonics up to this
-            degree (see bases.ZonalBasis): faster, smooth, and nearer to equivariance than the published form, which
-            None asks for, where networks make the kernels of the attributes.
+            degree (see bases.ZonalBasis): faster, smooth, and at degree 2, which suits grids of 12 to 20, nearer to
+            equivariance than the published form, which None asks for, where networks make kernels of the attributes.
         attributes: "ponita" or "universal", see geometry.invariants.
         smooth: with "ponita" in 3D, the squared perpendicular distance, whose forces have no kinks.
         grid: name, see geometry.make_grid.

@@ -53,7 +53,7 @@ class Equivariance(Study):
         layers: int = 5,
         atoms: int = 9,
         graphs: int = 4,
-        zonal_degree: int = 3,
+        zonal_degree: int = 2,
         trials: int = 3,
         counts: Sequence[int] = (12, 20, 32, 64, 162),
         seed: int = 0,

@@ -52,7 +52,7 @@ class Speed(Study):
         basis_dim: int = 64,
         layers: int = 3,
         orientations: int = 12,
-        zonal_degree: int = 3,
+        zonal_degree: int = 2,
         repeats: int = 15,
         sweep: Mapping[str, Sequence[int]] | None = None,
         seed: int = 0,
