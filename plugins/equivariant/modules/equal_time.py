@@ -104,6 +104,14 @@ class EqualTime(pl.LightningModule):
     def forward(self, batch: Any, name: str | None = None) -> Any:
         return self.trained(name)(batch)
 
+    def on_train_start(self) -> None:
+        # walking through the modules at every step would take as long as the small networks' arithmetic
+        self._weights = {name: list(network.parameters()) for name, network in self.networks.items()}
+        self._buffers_of = {name: list(network.buffers()) for name, network in self.networks.items()}
+        self._averaged = {
+            name: (list(average.parameters()), list(average.buffers())) for name, average in self.averages.items()
+        }
+
     def training_step(self, batch: Any, batch_idx: int) -> None:
         batch = self.augment(batch)
         for name in self.budget.turn():
@@ -125,7 +133,7 @@ class EqualTime(pl.LightningModule):
         optimizer.zero_grad()
         self.manual_backward(loss)
         if self.clip is not None:
-            nn.utils.clip_grad_norm_(network.parameters(), self.clip)
+            nn.utils.clip_grad_norm_(self._weights[name], self.clip)
         optimizer.step()
         self._average(name, self.budget.taken[name] + 1)
         self.log(f"train/loss/{name}", loss.detach(), batch_size=1)
@@ -146,9 +154,9 @@ class EqualTime(pl.LightningModule):
         if self.exponent is None:
             return
         weight = 1 - (1 - 1 / n) ** (self.exponent + 1)
-        source, average = self.networks[name], self.averages[name]
-        torch._foreach_lerp_(list(average.parameters()), list(source.parameters()), weight)
-        for mine, theirs in zip(average.buffers(), source.buffers(), strict=True):
+        weights, buffers = self._averaged[name]
+        torch._foreach_lerp_(weights, self._weights[name], weight)
+        for mine, theirs in zip(buffers, self._buffers_of[name], strict=True):
             mine.copy_(theirs)
 
     def on_train_epoch_end(self) -> None:
@@ -162,5 +170,5 @@ class EqualTime(pl.LightningModule):
                 {"params": [p for p in weights if p.ndim >= 2], "weight_decay": self.weight_decay},
                 {"params": [p for p in weights if p.ndim < 2], "weight_decay": 0.0},
             ]
-            optimizers.append(torch.optim.AdamW(groups, lr=self.rates[name]))
+            optimizers.append(torch.optim.AdamW(groups, lr=self.rates[name], fused=True))
         return optimizers
