@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from plugins.equivariant.bases.mlp import KernelMLP
 from plugins.equivariant.geometry.invariants import quarter_turn
 from plugins.equivariant.layers.activation import gelu_linear
-from plugins.equivariant.layers.products import thin_product
+from plugins.equivariant.layers.factored import FactoredKernel
 
 
 def angular_functions(n: int, degree: int) -> int:
@@ -99,11 +99,11 @@ class ZonalBasis(nn.Module):
         """(K, O, A B): products of angular and radial functions."""
         return (at.angular[..., None] * self.radial(at.length)[:, None, None]).flatten(-2)
 
-    def kernels(self, at: ZonalAttributes, weights: list[Tensor]) -> list[Tensor]:
+    def kernels(self, at: ZonalAttributes, weights: list[Tensor]) -> list[FactoredKernel]:
         """Linear maps (K, O, C) of the products, one for each weight (C, A B), without making the products."""
         by_angle = [w.unflatten(1, (self.angles, -1)).transpose(0, 1).flatten(0, 1) for w in weights]
         radial = gelu_linear(self.radial.hidden(at.length), by_angle)
-        return [thin_product(at.angular, r.unflatten(1, (self.angles, -1))) for r in radial]
+        return [FactoredKernel(at.angular, r.unflatten(1, (self.angles, -1))) for r in radial]
 
 
 class KnownBasis(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from plugins.equivariant.layers.factored import FactoredKernel
 from plugins.equivariant.layers.messages import Messages
 from plugins.equivariant.layers.transpose import channels_first, channels_last
 
@@ -53,7 +54,12 @@ class PositionOrientationConv(nn.Module):
         return self.convolve(x, messages, self.spatial(basis), self.spatial(self_basis), kernel)
 
     def convolve(
-        self, x: Tensor, messages: Messages, kernel: Tensor, self_kernel: Tensor, fiber_kernel: Tensor | None
+        self,
+        x: Tensor,
+        messages: Messages,
+        kernel: Tensor | FactoredKernel,
+        self_kernel: Tensor,
+        fiber_kernel: Tensor | None,
     ) -> Tensor:
         """The separable convolution by kernels (K, O, C), (1, O, C) and (O, O, C) that are known already."""
         y = messages(kernel, x) + self_kernel * x

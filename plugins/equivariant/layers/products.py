@@ -60,5 +60,15 @@ class _LeftTransposed(torch.autograd.Function):
 
 
 def thin_product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b of (K, O, A) and (K, A, C)."""
+    """a b of (K, O, A) and (K, A, C)."""
     return _Product.apply(a, b)
+
+
+def right_transposed(a: Tensor, b: Tensor) -> Tensor:
+    """a b^T of (K, O, C) and (K, A, C)."""
+    return _RightTransposed.apply(a, b)
+
+
+def left_transposed(a: Tensor, b: Tensor) -> Tensor:
+    """a^T b of (K, O, A) and (K, O, C)."""
+    return _LeftTransposed.apply(a, b)

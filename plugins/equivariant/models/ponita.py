@@ -284,8 +284,11 @@ class PONITA(nn.Module):
         if self._calibrating:
             self._calibrate_blocks(x, messages, window, near, own, fiber)
         spatial = [block.conv.spatial.weight for block in self.blocks]
-        kernels = [_windowed(kernel, window) for kernel in self.spatial_basis.kernels(near, spatial)]
-        selves = self.spatial_basis.kernels(own, spatial)
+        kernels, selves = (self.spatial_basis.kernels(at, spatial) for at in (near, own))
+        if isinstance(own, ZonalAttributes):
+            selves = [kernel.dense() for kernel in selves]
+        else:
+            kernels = [_windowed(kernel, window) for kernel in kernels]
         fibers: list[Tensor | None] = [None] * len(self.blocks)
         if fiber is not None:
             weights = self.grid.weights.to(x)[:, None]

@@ -10,7 +10,8 @@ from torch.autograd import gradcheck, gradgradcheck
 from plugins.equivariant.bases import KernelMLP
 from plugins.equivariant.bases.zonal import ZonalAttributes, ZonalBasis, zonal_polynomials
 from plugins.equivariant.geometry import circle, fibonacci, icosahedral
-from plugins.equivariant.layers import activation, gather_scale_sum, gelu_linear, messages
+from plugins.equivariant.layers import activation, gather, gather_scale_sum, gelu_linear
+from plugins.equivariant.layers.factored import FactoredKernel, factored_messages
 from plugins.equivariant.layers.products import thin_product
 
 
@@ -22,7 +23,7 @@ def _random(*shape):
 def pieces(request, monkeypatch):
     if request.param == "many pieces":
         monkeypatch.setattr(activation, "CHUNK", 8)
-        monkeypatch.setattr(messages, "CHUNK", 8)
+        monkeypatch.setattr(gather, "CHUNK", 8)
 
 
 def _slope(function, inputs):
@@ -66,6 +67,26 @@ def test_messages_have_three_derivatives(pieces):
     torch.testing.assert_close(function(kernel, x), wanted, rtol=1e-14, atol=1e-14)
     assert gradcheck(function, (kernel, x)) and gradgradcheck(function, (kernel, x))
     assert gradgradcheck(_slope(function, (kernel, x)), (kernel, x))
+
+
+def test_messages_of_factored_kernels_are_those_of_the_kernels_and_have_three_derivatives(pieces):
+    torch.manual_seed(5)
+    # three kernels of two rows each, each used by two edges; one row receives nothing, one edge is a loop
+    sender = torch.tensor([0, 1, 2, 3, 4, 5, 2, 0, 5, 1, 4, 4])
+    receiver = torch.tensor([1, 2, 2, 0, 1, 0, 4, 4, 5, 5, 4, 0])
+    inputs = _random(3, 4, 2), _random(3, 2, 3), _random(6, 6)
+
+    def function(a, b, x):
+        return factored_messages(FactoredKernel(a, b), x, sender, receiver)
+
+    a, b, x = inputs
+    torch.testing.assert_close(function(*inputs), gather_scale_sum((a @ b).view(6, 6), x, sender, receiver, 6))
+    assert gradcheck(function, inputs) and gradgradcheck(function, inputs)
+    assert gradgradcheck(_slope(function, inputs), inputs)
+    # as in training on energies alone, where positions want no gradient
+    known = a.detach()
+    assert gradcheck(lambda b, x: function(known, b, x), (b, x))
+    assert gradgradcheck(lambda b, x: function(known, b, x), (b, x))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -132,6 +153,6 @@ def test_zonal_kernels_are_linear_maps_of_the_basis(n):
     at = ZonalAttributes(rel.norm(dim=-1, keepdim=True), zonal_polynomials(rel, points, 3))
     weights = [torch.randn(c, basis.out_features, dtype=torch.float64) for c in (2, 3)]
     for kernel, weight in zip(basis.kernels(at, weights), weights, strict=True):
-        torch.testing.assert_close(kernel, basis(at) @ weight.T, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(kernel.dense(), basis(at) @ weight.T, rtol=1e-12, atol=1e-12)
     nothing = ZonalAttributes(at.length[:0], at.angular[:0])
-    assert basis.kernels(nothing, weights)[0].shape == (0, len(points), 2)
+    assert basis.kernels(nothing, weights)[0].dense().shape == (0, len(points), 2)
