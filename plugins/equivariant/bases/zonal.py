@@ -104,13 +104,3 @@ class ZonalBasis(nn.Module):
         by_angle = [w.unflatten(1, (self.angles, -1)).transpose(0, 1).flatten(0, 1) for w in weights]
         radial = gelu_linear(self.radial.hidden(at.length), by_angle)
         return [FactoredKernel(at.angular, r.unflatten(1, (self.angles, -1))) for r in radial]
-
-
-class KnownBasis(nn.Module):
-    """Functions that are not learnt: attributes are the values of the basis themselves."""
-
-    def forward(self, values: Tensor) -> Tensor:
-        return values
-
-    def kernels(self, values: Tensor, weights: list[Tensor]) -> list[Tensor]:
-        return [values @ w.T for w in weights]

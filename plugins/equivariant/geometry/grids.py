@@ -190,11 +190,20 @@ def pair_antipodes(grid: Grid) -> Grid | None:
     return Grid(torch.cat([half, -half]), torch.cat([mass, mass]))
 
 
-class OrientationGrid(nn.Module):
-    """A grid as buffers, so that a saved network keeps the very points it was trained with.
+class Float64Buffers(nn.Module):
+    """A module whose buffers stay in float64 whatever it is cast to: an icosahedron rounded to float32 has lost its
+    symmetries to twelve digits."""
 
-    Points and weights stay in float64 whatever the network is cast to: an icosahedron rounded to float32 has lost its
-    symmetries to twelve digits.
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Float64Buffers:
+        kept = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, buffer in kept.items():
+            self._buffers[name] = buffer.to(self._buffers[name].device)
+        return self
+
+
+class OrientationGrid(Float64Buffers):
+    """A grid as buffers, so that a saved network keeps the very points it was trained with.
 
     Args:
         grid: points and weights; where every orientation has its opposite, points are ordered so that
@@ -211,12 +220,6 @@ class OrientationGrid(nn.Module):
         points, weights = paired or grid
         self.register_buffer("points", points.clone())
         self.register_buffer("weights", weights.clone())
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> OrientationGrid:
-        points, weights = self.points, self.weights
-        super()._apply(fn, recurse)
-        self.points, self.weights = points.to(self.points.device), weights.to(self.weights.device)
-        return self
 
     def __len__(self) -> int:
         return len(self.points)

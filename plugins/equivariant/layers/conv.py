@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -59,11 +61,15 @@ class PositionOrientationConv(nn.Module):
         messages: Messages,
         kernel: Tensor | FactoredKernel,
         self_kernel: Tensor,
-        fiber_kernel: Tensor | None,
+        fiber_kernel: Tensor | Callable[[Tensor], Tensor] | None,
     ) -> Tensor:
-        """The separable convolution by kernels (K, O, C), (1, O, C) and (O, O, C) that are known already."""
+        """The separable convolution by kernels (K, O, C), (1, O, C) and (O, O, C), or a map, that are known already."""
         y = messages(kernel, x) + self_kernel * x
-        return (y if fiber_kernel is None else _over_orientations(y, fiber_kernel)) + self.bias
+        if isinstance(fiber_kernel, Tensor):
+            y = _over_orientations(y, fiber_kernel)
+        elif fiber_kernel is not None:
+            y = fiber_kernel(y)
+        return y + self.bias
 
     def over_positions(self, x: Tensor, messages: Messages, basis: Tensor, self_basis: Tensor) -> Tensor:
         """The first sum, (N, O, C)."""

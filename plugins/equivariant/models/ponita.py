@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
+from plugins.equivariant.bases.harmonics import HarmonicFilter, ZonalFiber
 from plugins.equivariant.bases.mlp import KernelMLP
 from plugins.equivariant.bases.zonal import (
-    KnownBasis,
     ZonalAttributes,
     ZonalBasis,
     angular_functions,
@@ -125,7 +127,7 @@ class PONITA(nn.Module):
                     "give a number of orientations, and neither smooth nor attributes"
                 )
             self.spatial_basis: KernelMLP | ZonalBasis = ZonalBasis(n, hidden, basis_dim, max_order, zonal_degree)
-            self.fiber_basis: KernelMLP | KnownBasis | None = KnownBasis()
+            self.fiber_basis: KernelMLP | ZonalFiber | None = ZonalFiber(self.grid, zonal_degree)
             spatial_dim, fiber_dim = self.spatial_basis.out_features, angular_functions(n, zonal_degree)
         else:
             self.spatial_basis = KernelMLP(pair_attrs, hidden, basis_dim, max_order)
@@ -171,10 +173,7 @@ class PONITA(nn.Module):
         messages = Messages.build(rel, graph.edge_index, len(graph.pos), mirrored, orientations=True)
         near = self._attributes(messages.rel, points)
         own = self._attributes(rel.new_zeros(1, self.n), points[:1])
-        if self.zonal_degree is None:
-            fiber = fiber_attributes(points[:, None], points[None], self.attributes)
-        else:
-            fiber = zonal_polynomials(points, points, self.zonal_degree, soft=0).transpose(0, 1)
+        fiber = fiber_attributes(points[:, None], points[None], self.attributes)
         x = graph.x[:, None].expand(-1, len(points), -1)
         if vec is not None:
             x = torch.cat([x, (vec @ points.T).transpose(1, 2)], -1)
@@ -289,11 +288,14 @@ class PONITA(nn.Module):
             selves = [kernel.dense() for kernel in selves]
         else:
             kernels = [_windowed(kernel, window) for kernel in kernels]
-        fibers: list[Tensor | None] = [None] * len(self.blocks)
-        if fiber is not None:
-            weights = self.grid.weights.to(x)[:, None]
-            made = self.fiber_basis.kernels(fiber, [block.conv.fiber.weight for block in self.blocks])
-            fibers = [kernel * weights for kernel in made]
+        fibers: Sequence[Tensor | HarmonicFilter | None] = [None] * len(self.blocks)
+        if self.fiber_basis is not None:
+            weights = [block.conv.fiber.weight for block in self.blocks]
+            if isinstance(self.fiber_basis, ZonalFiber):
+                fibers = self.fiber_basis.filters(weights)
+            else:
+                quadrature = self.grid.weights.to(x)[:, None]
+                fibers = [kernel * quadrature for kernel in self.fiber_basis.kernels(fiber, weights)]
         out = []
         for k, block in enumerate(self.blocks):
             y = block.conv.convolve(x, messages, kernels[k], selves[k], fibers[k])
@@ -309,7 +311,9 @@ class PONITA(nn.Module):
         self, x: Tensor, messages: Messages, window: Tensor | None, near: Tensor, own: Tensor, fiber: Tensor | None
     ) -> None:
         basis, self_basis = _windowed(self.spatial_basis(near), window), self.spatial_basis(own)
-        if fiber is not None:
+        if isinstance(self.fiber_basis, ZonalFiber):
+            fiber = self.fiber_basis().to(x)
+        elif self.fiber_basis is not None:
             fiber = self.fiber_basis(fiber) * self.grid.weights.to(x)[:, None]
         for block in self.blocks:
             block.conv.calibrate_(x, messages, basis, self_basis, fiber)

@@ -8,8 +8,9 @@ from scipy.special import eval_legendre
 from torch.autograd import gradcheck, gradgradcheck
 
 from plugins.equivariant.bases import KernelMLP
+from plugins.equivariant.bases.harmonics import ZonalFiber
 from plugins.equivariant.bases.zonal import ZonalAttributes, ZonalBasis, zonal_polynomials
-from plugins.equivariant.geometry import circle, fibonacci, icosahedral
+from plugins.equivariant.geometry import Grid, circle, fibonacci, icosahedral
 from plugins.equivariant.layers import activation, gather, gather_scale_sum, gelu_linear
 from plugins.equivariant.layers.factored import FactoredKernel, factored_messages
 from plugins.equivariant.layers.products import thin_product
@@ -156,3 +157,30 @@ def test_zonal_kernels_are_linear_maps_of_the_basis(n):
         torch.testing.assert_close(kernel.dense(), basis(at) @ weight.T, rtol=1e-12, atol=1e-12)
     nothing = ZonalAttributes(at.length[:0], at.angular[:0])
     assert basis.kernels(nothing, weights)[0].dense().shape == (0, len(points), 2)
+
+
+@pytest.mark.parametrize("make, count", [(circle, 7), (icosahedral, 12), (fibonacci, 9)])
+@pytest.mark.parametrize("degree", [1, 3, 4])
+def test_convolution_in_harmonics_is_the_sum_over_orientations(make, count, degree):
+    torch.manual_seed(6)
+    points = make()[0] if make is icosahedral else make(count)[0]
+    weights = torch.rand(count, dtype=torch.float64)
+    fiber = ZonalFiber(Grid(points, weights), degree)
+    values = zonal_polynomials(points, points, degree, soft=0).transpose(0, 1) * weights[:, None]
+    torch.testing.assert_close(fiber(), values, rtol=1e-12, atol=1e-12)
+    weight, y = _random(5, values.shape[-1]), _random(4, count, 5)
+    (convolve,) = fiber.filters([weight])
+    wanted = torch.einsum("nma,ca,imc->inc", values, weight, y)
+    torch.testing.assert_close(convolve(y), wanted, rtol=1e-12, atol=1e-12)
+    inputs = weight, y
+
+    def function(weight, y):
+        return fiber.filters([weight])[0](y)
+
+    assert gradcheck(function, inputs) and gradgradcheck(function, inputs)
+
+
+def test_harmonics_stay_exact_in_a_network_that_was_cast_to_single_precision():
+    fiber = ZonalFiber(Grid(*icosahedral()), 2)
+    before = fiber.harmonics.clone()
+    assert torch.equal(fiber.float().double().harmonics, before)
