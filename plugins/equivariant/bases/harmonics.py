@@ -52,6 +52,7 @@ class ZonalFiber(Float64Buffers):
     values: Tensor
     harmonics: Tensor
     weights: Tensor
+    owner: Tensor
 
     def __init__(self, grid: Grid, degree: int) -> None:
         super().__init__()
@@ -79,7 +80,7 @@ class ZonalFiber(Float64Buffers):
         self.register_buffer("values", values)
         self.register_buffer("harmonics", harmonics)
         self.register_buffer("weights", weights)
-        self.owners = owners
+        self.register_buffer("owner", torch.tensor(owners))
 
     def forward(self) -> Tensor:
         """Basis functions of every two orientations times the quadrature weight of the second, (O, O, A)."""
@@ -89,14 +90,9 @@ class ZonalFiber(Float64Buffers):
         """Convolutions by linear maps of the basis functions, one for each weight (C, A)."""
         synthesis = self.harmonics.to(weights[0])
         analysis = (self.harmonics * self.weights[:, None]).T.to(weights[0]).contiguous()
-        own = torch.tensor(self.owners, device=synthesis.device)
-        other = None if self.n == 3 else (own + 1).clamp_max(self.angles - 1)
-        return [
-            HarmonicFilter(
-                analysis,
-                synthesis,
-                weight.T.index_select(0, own),
-                None if other is None else weight.T.index_select(0, other),
-            )
-            for weight in weights
-        ]
+        factors = [weight.T.index_select(0, self.owner) for weight in weights]
+        turns: list[Tensor | None] = [None] * len(weights)
+        if self.n == 2:
+            odd = (self.owner + 1).clamp_max(self.angles - 1)
+            turns = [weight.T.index_select(0, odd) for weight in weights]
+        return [HarmonicFilter(analysis, synthesis, *pair) for pair in zip(factors, turns, strict=True)]
