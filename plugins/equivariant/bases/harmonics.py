@@ -51,7 +51,7 @@ class ZonalFiber(Float64Buffers):
 
     values: Tensor
     harmonics: Tensor
-    weights: Tensor
+    analysis: Tensor
     owner: Tensor
 
     def __init__(self, grid: Grid, degree: int) -> None:
@@ -77,19 +77,18 @@ class ZonalFiber(Float64Buffers):
                 columns.append(vectors[:, -kept:] * eigenvalues[-kept:].clamp_min(0).sqrt())
                 owners += [order] * kept
         harmonics = torch.cat(columns, 1)
-        self.register_buffer("values", values)
+        self.register_buffer("values", values * weights[:, None])
         self.register_buffer("harmonics", harmonics)
-        self.register_buffer("weights", weights)
+        self.register_buffer("analysis", (harmonics * weights[:, None]).T.contiguous())
         self.register_buffer("owner", torch.tensor(owners))
 
     def forward(self) -> Tensor:
         """Basis functions of every two orientations times the quadrature weight of the second, (O, O, A)."""
-        return self.values * self.weights[:, None]
+        return self.values
 
     def filters(self, weights: list[Tensor]) -> list[HarmonicFilter]:
         """Convolutions by linear maps of the basis functions, one for each weight (C, A)."""
-        synthesis = self.harmonics.to(weights[0])
-        analysis = (self.harmonics * self.weights[:, None]).T.to(weights[0]).contiguous()
+        analysis, synthesis = self.analysis.to(weights[0]), self.harmonics.to(weights[0])
         factors = [weight.T.index_select(0, self.owner) for weight in weights]
         turns: list[Tensor | None] = [None] * len(weights)
         if self.n == 2:

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from plugins.equivariant.layers import gather
 from plugins.equivariant.layers.gather import GatherScaleSumBackward, gather_scale_sum, multiply
-from plugins.equivariant.layers.products import left_transposed, right_transposed, thin_product
 
 
 class FactoredKernel(NamedTuple):
@@ -26,7 +25,7 @@ class FactoredKernel(NamedTuple):
 
     def dense(self) -> Tensor:
         """(K, O, C)."""
-        return thin_product(self.angular, self.radial)
+        return self.angular @ self.radial
 
 
 def factored_messages(kernel: FactoredKernel, x: Tensor, sender: Tensor, receiver: Tensor) -> Tensor:
@@ -122,8 +121,8 @@ def _second_derivative(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The same with the kernels in full, itself differentiable."""
     width, shape = x.shape[1], (len(a), a.shape[1], b.shape[2])
-    kernel = thin_product(a, b).view(-1, width)
-    tangent = (thin_product(u, b) + thin_product(a, v)).view(-1, width)
+    kernel = (a @ b).view(-1, width)
+    tangent = (u @ b + a @ v).view(-1, width)
     q, on_x = GatherScaleSumBackward.apply(tangent, x, g, sender, receiver)
     q_w, _ = GatherScaleSumBackward.apply(kernel, w, g, sender, receiver)
     q, q_w = q.view(shape), q_w.view(shape)
@@ -131,8 +130,8 @@ def _second_derivative(
         kernel, w, sender, receiver, len(g)
     )
     return (
-        right_transposed(q, v) + right_transposed(q_w, b),
-        left_transposed(u, q) + left_transposed(a, q_w),
+        q @ v.mT + q_w @ b.mT,
+        u.mT @ q + a.mT @ q_w,
         on_x,
         on_g,
     )

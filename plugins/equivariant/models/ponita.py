@@ -173,7 +173,8 @@ class PONITA(nn.Module):
         messages = Messages.build(rel, graph.edge_index, len(graph.pos), mirrored, orientations=True)
         near = self._attributes(messages.rel, points)
         own = self._attributes(rel.new_zeros(1, self.n), points[:1])
-        fiber = fiber_attributes(points[:, None], points[None], self.attributes)
+        known = isinstance(self.fiber_basis, ZonalFiber)
+        fiber = None if known else fiber_attributes(points[:, None], points[None], self.attributes)
         x = graph.x[:, None].expand(-1, len(points), -1)
         if vec is not None:
             x = torch.cat([x, (vec @ points.T).transpose(1, 2)], -1)

@@ -13,7 +13,6 @@ from plugins.equivariant.bases.zonal import ZonalAttributes, ZonalBasis, zonal_p
 from plugins.equivariant.geometry import Grid, circle, fibonacci, icosahedral
 from plugins.equivariant.layers import activation, gather, gather_scale_sum, gelu_linear
 from plugins.equivariant.layers.factored import FactoredKernel, factored_messages
-from plugins.equivariant.layers.products import thin_product
 
 
 def _random(*shape):
@@ -103,14 +102,6 @@ def test_a_kernel_basis_of_nothing_is_empty_and_any_shape_of_attributes_will_do(
     assert basis(torch.zeros(0, 4, 2, dtype=torch.float64)).shape == (0, 4, 5)
     attributes = torch.randn(3, 4, 2, dtype=torch.float64)
     torch.testing.assert_close(basis(attributes)[1, 2], basis(attributes[1, 2][None])[0], rtol=1e-13, atol=1e-13)
-
-
-def test_thin_products_have_three_derivatives():
-    torch.manual_seed(2)
-    inputs = _random(3, 4, 2), _random(3, 2, 5)
-    torch.testing.assert_close(thin_product(*inputs), inputs[0] @ inputs[1])
-    assert gradcheck(thin_product, inputs) and gradgradcheck(thin_product, inputs)
-    assert gradgradcheck(_slope(thin_product, inputs), inputs)
 
 
 def test_zonal_polynomials_are_legendres_of_the_cosine_and_powers_of_the_length():
